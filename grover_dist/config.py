@@ -1,0 +1,403 @@
+"""The whole settings tree. One YAML file, `extends:` another, dotted overrides; every default stands here and nowhere else.
+
+Two sections never change a result and stay out of every hash: `resources` (where and how wide) and `tracking` (who watches).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from grover_dist.errors import UserError, nearest
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+MAX_CYCLES = 65_000  # boundary levels are uint16 and 65,535 means "never merged"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunSettings(Section):
+    name: str = "run"
+    dir: Path = Path("runs/run")
+
+
+class TransposonSettings(Section):
+    """Families of diverged copies planted in the synthetic genome."""
+
+    families: int = Field(3, ge=0)
+    length_bp: int = Field(300, ge=20)
+    share: Fraction = 0.3  # of the genome's bases
+    divergence: Fraction = 0.08  # substitutions per base of a copy
+
+
+class SyntheticSettings(Section):
+    """The synthetic genome (`grover-dist synth`): known words in a known background."""
+
+    length_bp: int = Field(2_000_000, ge=10_000)
+    contigs: int = Field(4, ge=1)
+    gc_low: Fraction = 0.37
+    gc_high: Fraction = 0.53
+    isochore_bp: int = Field(40_000, ge=100)
+    cpg_depletion: Fraction = 0.8  # share of CpG that decays to TpG or CpA
+    transposons: TransposonSettings = TransposonSettings()
+    tandem_repeats: int = Field(60, ge=0)
+    promoters: int = Field(400, ge=0)
+    ctcf_sites: int = Field(300, ge=0)  # motif sites; half of them bound
+
+
+class GenomeSettings(Section):
+    fasta: tuple[Path, ...] = ()
+    synthetic: SyntheticSettings | None = None
+    include: tuple[str, ...] = ("*",)  # shell patterns over record names
+    exclude: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_path_is_a_list(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("fasta"), (str, Path)):
+            data = {**data, "fasta": [data["fasta"]]}
+        return data
+
+    @model_validator(mode="after")
+    def _one_source(self) -> GenomeSettings:
+        if bool(self.fasta) == (self.synthetic is not None):
+            raise ValueError("give either genome.fasta or genome.synthetic, and not both")
+        return self
+
+
+class BpeSettings(Section):
+    cycles: int = Field(1_000, ge=1, le=MAX_CYCLES)
+    strand: Literal["forward", "symmetric"] = "forward"
+
+
+class SplitSettings(Section):
+    """Blocks of the genome are dealt to training or held out by a keyed hash; named records are held out whole."""
+
+    block_bp: int = Field(1_000_000, ge=1_000)
+    held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    held_out_records: tuple[str, ...] = ()  # when given, these records and no others are held out
+
+
+class WindowSettings(Section):
+    max_tokens: int = Field(510, ge=2)
+    min_tokens: int = Field(20, ge=1)
+    full_probability: Fraction = 0.5
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WindowSettings:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}")
+        return self
+
+
+class ModelSettings(Section):
+    """BERT. The paper's sizes: 12 layers, 12 heads, hidden 768, feed-forward 3072, 512 positions."""
+
+    layers: int = Field(12, ge=1)
+    heads: int = Field(12, ge=1)
+    hidden: int = Field(768, ge=1)
+    feed_forward: int = Field(3_072, ge=1)
+    positions: int = Field(512, ge=4)
+    dropout: Fraction = 0.1
+    layer_norm_eps: float = Field(1e-12, gt=0)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelSettings:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
+        return self
+
+
+class MaskSettings(Section):
+    fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15  # the paper: 0.022
+    span: int = Field(1, ge=1)
+
+
+class OptimizerSettings(Section):
+    """AdamW with warm-up, a stable rate and a linear decay at the end."""
+
+    learning_rate: float = Field(4e-4, gt=0)
+    warmup_fraction: Fraction = 0.05
+    decay_fraction: Fraction = 0.2
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-6, gt=0)
+    clip_norm: float = Field(1.0, ge=0)  # 0 = off
+
+
+class EngineSettings(Section):
+    """What DeepSpeed's JSON is derived from."""
+
+    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    offload: bool = False
+
+
+class PretrainSettings(Section):
+    candidates: tuple[int, ...] = (100, 300, 600, 1_000)  # cycles
+    budget_bases: int = Field(50_000_000, ge=1)  # bases shown to each candidate
+    batch_windows: int = Field(64, ge=1)  # windows per optimizer step, over all ranks
+    micro_batch_windows: int = Field(16, ge=1)  # at the most; windows per rank and forward pass
+    evaluate_windows: int = Field(512, ge=1)
+    evaluations: int = Field(8, ge=1)  # points of the held-out learning curve
+    checkpoint_every_steps: int = Field(100, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    mask: MaskSettings = MaskSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+
+    @model_validator(mode="after")
+    def _candidates(self) -> PretrainSettings:
+        if not self.candidates or len(set(self.candidates)) != len(self.candidates):
+            raise ValueError(f"candidates must be distinct cycle numbers, got {list(self.candidates)}")
+        return self
+
+
+class HeadSettings(Section):
+    """Fine-tuning of a pretrained trunk with a class head."""
+
+    epochs: float = Field(1.0, gt=0)
+    batch_sequences: int = Field(64, ge=1)
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, warmup_fraction=0.1, decay_fraction=0.9)
+    freeze_trunk: bool = False
+    seeds: int = Field(1, ge=1)
+
+
+class LadderSettings(Section):
+    kind: Literal["full", "halving"] = "full"
+    first_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1  # of the whole budget, at the first rung of `halving`
+    growth: float = Field(3.0, gt=1.0)
+    controls: tuple[int, ...] = (600,)  # kept to the end when they are candidates; both ends of the grid always are
+
+
+class SelectionSettings(Section):
+    """Next-k-mer prediction: the class is the next k bases after `input_bp` bases tokenized in isolation."""
+
+    input_bp: int = Field(50, ge=4)
+    ks: tuple[int, ...] = (2, 3, 4, 5, 6)
+    train_positions: int = Field(20_000, ge=1)
+    evaluate_positions: int = Field(10_000, ge=1)
+    head: HeadSettings = HeadSettings()
+    bootstrap_samples: int = Field(2_000, ge=100)
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    criterion: Literal["mean_accuracy", "mean_rank", "bits_per_base"] = "mean_accuracy"
+    forest_positions: int = Field(20_000, ge=1)  # training positions of the TF-IDF forest, at the most
+    forest_trees: int = Field(100, ge=1)
+    ladder: LadderSettings = LadderSettings()
+
+    @model_validator(mode="after")
+    def _ks(self) -> SelectionSettings:
+        if not self.ks or any(k < 1 or k > 8 for k in self.ks) or len(set(self.ks)) != len(self.ks):
+            raise ValueError(f"ks must be distinct numbers from 1 to 8, got {list(self.ks)}")
+        return self
+
+
+class TaskSettings(Section):
+    """One labelled task. Tables hold `sequence,label` or `chrom,start,end,label[,split]`; CSV or TSV, gzipped or not."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    train: Path | None = None
+    validation: Path | None = None
+    test: Path | None = None
+    planted: Literal["promoter", "ctcf"] | None = None  # a task made from the synthetic genome's own truth
+    head: HeadSettings = HeadSettings(epochs=5)
+
+    @model_validator(mode="after")
+    def _source(self) -> TaskSettings:
+        if (self.planted is None) == (self.train is None):
+            raise ValueError(f"task '{self.name}': give either train (and test) files or planted, and not both")
+        return self
+
+
+class FinetuneSettings(Section):
+    tasks: tuple[TaskSettings, ...] = ()
+
+
+class AnalysisSettings(Section):
+    windows: int = Field(1_000, ge=1)  # held-out windows for average token embeddings
+    components: int = Field(6, ge=1)
+
+
+class ResourceSettings(Section):
+    """Where and how wide. Never changes a result, so it is left out of every hash."""
+
+    ray_address: str | None = None  # None: the cluster that RAY_ADDRESS names, else a local one
+    bpe_actors: int | Literal["auto"] = "auto"
+    bpe_memory: Literal["auto", "fast", "lean"] = "auto"
+    ranks_per_candidate: int = Field(1, ge=1)
+    cpus_per_rank: float = Field(1.0, gt=0)
+    gpus_per_rank: float = Field(0.0, ge=0)
+    candidates_at_once: int | Literal["auto"] = "auto"
+    max_failures: int = Field(2, ge=0)
+    rank_timeout_seconds: int = Field(1_800, ge=10)
+
+
+class TrackingSettings(Section):
+    tensorboard: bool = True
+    log_every_steps: int = Field(10, ge=1)
+
+
+class Config(Section):
+    seed: int = Field(1, ge=0)
+    run: RunSettings = RunSettings()
+    genome: GenomeSettings
+    bpe: BpeSettings = BpeSettings()
+    split: SplitSettings = SplitSettings()
+    windows: WindowSettings = WindowSettings()
+    model: ModelSettings = ModelSettings()
+    engine: EngineSettings = EngineSettings()
+    pretrain: PretrainSettings = PretrainSettings()
+    selection: SelectionSettings = SelectionSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    analysis: AnalysisSettings = AnalysisSettings()
+    resources: ResourceSettings = ResourceSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        too_large = [cycles for cycles in self.pretrain.candidates if cycles > self.bpe.cycles]
+        if too_large:
+            raise ValueError(f"pretrain.candidates {too_large} are above bpe.cycles {self.bpe.cycles}; raise bpe.cycles or drop them")
+        if self.windows.max_tokens + 2 > self.model.positions:
+            raise ValueError(
+                f"windows.max_tokens {self.windows.max_tokens} plus [CLS] and [SEP] exceeds model.positions {self.model.positions}"
+            )
+        if self.selection.input_bp + 2 > self.model.positions:
+            raise ValueError(f"selection.input_bp {self.selection.input_bp} may exceed model.positions {self.model.positions}")
+        if any(task.planted for task in self.finetune.tasks) and self.genome.synthetic is None:
+            raise ValueError("finetune.tasks with 'planted' need genome.synthetic")
+        return self
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def settings_hash(settings: Any) -> str:
+    """SHA-256 of settings as canonical JSON. Takes a section, or any JSON-able structure that holds sections."""
+    text = json.dumps(to_plain(settings), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def to_plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file with its `extends:` chain, apply `key.sub=value` overrides, validate. Every fault is reported at once.
+
+    Paths inside the file are relative to the working folder, as everywhere on a command line.
+    """
+    data = _read_chain(Path(path), ())
+    for override in overrides:
+        _apply_override(data, override)
+    return config_from(data, source=path)
+
+
+def config_from(data: Mapping[str, Any], *, source: object = "settings") -> Config:
+    try:
+        return Config.model_validate(dict(data))
+    except ValidationError as error:
+        lines = [_describe(fault) for fault in error.errors()]
+        raise UserError(
+            f"{len(lines)} fault{'s' if len(lines) > 1 else ''} in the settings: " + "; ".join(lines),
+            where=source,
+            hint="mend these keys; `configs/` holds complete examples",
+        ) from None
+
+
+def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise UserError("settings files extend each other in a circle", where=path, got=" -> ".join(map(str, seen)))
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        known = [str(item) for item in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
+        raise UserError("there is no such settings file", where=path, hint=f"nearest: {nearest(str(path), known)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the settings file cannot be read: {error}", where=path) from None
+    except yaml.YAMLError as error:
+        raise UserError("the settings file is not valid YAML", where=path, got=" ".join(str(error).split())) from None
+    if not isinstance(data, dict):
+        raise UserError("a settings file holds a mapping of sections", where=path, got=type(data).__name__)
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    merged = _read_chain(path.parent / base, (*seen, path.resolve()))
+    _merge(merged, data)
+    return merged
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError("an override is written key.sub=value", got=override, hint="for example pretrain.budget_bases=1000000")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if isinstance(value, str):  # YAML 1.1 reads 4e-4 as text; a number was meant
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        child = data.get(parent)
+        if not isinstance(child, dict):
+            child = data[parent] = {}
+        data = child
+    data[leaf] = value
+
+
+def _describe(fault: Mapping[str, Any]) -> str:
+    dotted = ".".join(str(part) for part in fault["loc"]) or "settings"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key '{dotted}' (nearest: {nearest(str(fault['loc'][-1]), _siblings(fault['loc'][:-1]))})"
+    message = fault["msg"].removeprefix("Value error, ")
+    value = fault.get("input")
+    shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) else ""
+    return f"'{dotted}': {message}{shown}"
+
+
+def _siblings(parents: Sequence[Any]) -> list[str]:
+    """Names of the fields beside an unknown one, found by walking the annotations of the tree."""
+    section: Any = Config
+    for part in parents:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        section = next(
+            (item for item in (annotation, *_arguments(annotation)) if isinstance(item, type) and issubclass(item, Section)),
+            None,
+        )
+        if section is None:
+            return []
+    return list(section.model_fields)
+
+
+def _arguments(annotation: Any) -> list[Any]:
+    found: list[Any] = []
+    for item in getattr(annotation, "__args__", ()):
+        found += [item, *_arguments(item)]
+    return found

@@ -1,0 +1,293 @@
+"""The run's folder: the only builder of paths. A stage writes one folder under a temporary name, its manifest last, and is renamed.
+
+    RUN/run.json                      which genome and product wrote here
+    RUN/config.yaml                   the settings of the latest command, resolved; itself a valid input
+    RUN/<stage>/<name>-<hash8>/       one artefact; `manifest.json` is written last
+    RUN/<stage>/.<name>-<hash8>.partial/   work in progress; taken up again only by stages that can resume
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from grover_dist import __version__
+from grover_dist.config import Config, settings_hash, to_plain
+from grover_dist.errors import UserError
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+_PACKAGES = ("deepspeed", "torch", "transformers", "ray", "tokenizers", "pyarrow", "pyfaidx", "numba", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete stage folder. `counts` are the numbers that the stage chose to publish in its manifest."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Hash that names this artefact's content to the stages after it: settings, inputs and file checksums."""
+        kept = {key: self.manifest[key] for key in ("stage", "name", "settings_hash", "inputs", "files")}
+        return settings_hash(kept)
+
+    @property
+    def counts(self) -> Mapping[str, Any]:
+        return self.manifest["counts"]
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+
+@dataclass
+class Work:
+    """A stage's folder while it is being written."""
+
+    path: Path
+    resumed: bool
+    counts: dict[str, Any] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_atomically(self.file(name), json.dumps(value, indent=1, sort_keys=True).encode())
+
+
+class RunDir:
+    """Opens or makes a run's folder. Raises UserError where the folder belongs to another run or to something else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, config: Config) -> RunDir:
+        """For writing: makes the folder, or takes it up again if it is of the same genome."""
+        path = config.run.dir
+        if "://" in str(path) or str(path).startswith("s3:/"):
+            raise UserError("a run's folder must be on a file system", where="run.dir", got=path, hint="name a local or shared folder")
+        run = cls(path)
+        identity = {"schema": SCHEMA_VERSION, "name": config.run.name, "genome": config.genome.model_dump(mode="json"), "seed": config.seed}
+        stamp = path / "run.json"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if stamp.exists():
+                found = json.loads(stamp.read_text())
+                different = sorted(key for key in identity if found.get(key) != identity[key])
+                if different:
+                    raise UserError(
+                        f"the output folder belongs to another run: its {', '.join(different)} differ{'s' if len(different) == 1 else ''}",
+                        where=path,
+                        got=found.get("name"),
+                        hint="set run.dir to a new folder (run.dir=runs/NAME), or delete this one",
+                    )
+            elif any(path.iterdir()):
+                raise UserError("the output folder is not empty and holds no run of ours", where=path, hint="set run.dir to a new or empty folder")
+            else:
+                write_atomically(stamp, json.dumps(identity, indent=1).encode())
+            write_atomically(path / "config.yaml", config.to_yaml().encode())
+        except (OSError, json.JSONDecodeError) as error:
+            raise disk_error(error, path) from None
+        return run
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunDir:
+        """For reading."""
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise UserError("this is not a run's folder: it has no run.json", where=path, hint="name the folder that `run.dir` named")
+        return cls(path)
+
+    @property
+    def logs(self) -> Path:
+        """Progress and metrics of work in progress; not an artefact, never hashed."""
+        path = self.path / "logs"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _key(self, stage: str, name: str, settings: Any, inputs: Mapping[str, Artifact]) -> tuple[str, dict[str, str], str]:
+        digests = {key: artifact.digest for key, artifact in sorted(inputs.items())}
+        hashed = settings_hash(settings)
+        return hashed, digests, settings_hash({"settings": hashed, "inputs": digests})[:8]
+
+    def find(self, stage: str, name: str, *, settings: Any, inputs: Mapping[str, Artifact] | None = None) -> Artifact | None:
+        """The complete and valid artefact of exactly these settings and inputs, or None."""
+        hashed, digests, short = self._key(stage, name, settings, inputs or {})
+        path = self.path / stage / f"{name}-{short}"
+        if not (path / MANIFEST).is_file():
+            return None
+        artifact = read_artifact(path)
+        if artifact.manifest["settings_hash"] != hashed or artifact.manifest["inputs"] != digests:
+            raise UserError("a stage's manifest does not belong to its folder name", where=path, hint="delete the folder and run again")
+        return artifact
+
+    def latest(self, stage: str, name: str | None = None) -> Artifact | None:
+        """The newest complete artefact of a stage, for readers that were given a run and no settings."""
+        folders = [path for path in (self.path / stage).glob("*-????????") if (path / MANIFEST).is_file()]
+        if name is not None:
+            folders = [path for path in folders if path.name[:-9] == name]
+        return read_artifact(max(folders, key=lambda path: (path / MANIFEST).stat().st_mtime_ns)) if folders else None
+
+    @contextmanager
+    def begin(
+        self, stage: str, name: str, *, settings: Any, inputs: Mapping[str, Artifact] | None = None, resumable: bool = False
+    ) -> Iterator[Work]:
+        """Write a stage. On a clean exit the manifest is written and the folder renamed; on an exception nothing is
+        published, and the temporary folder goes too, unless the stage is `resumable`.
+        """
+        hashed, digests, short = self._key(stage, name, settings, inputs or {})
+        final = self.path / stage / f"{name}-{short}"
+        partial = final.with_name(f".{final.name}.partial")
+        resumed = partial.exists() and resumable
+        started, cpu_started = time.time(), _cpu_seconds()
+        try:
+            if partial.exists() and not resumable:
+                shutil.rmtree(partial)
+            partial.mkdir(parents=True, exist_ok=True)
+            work = Work(partial, resumed)
+            yield work
+            manifest = {
+                "schema": SCHEMA_VERSION,
+                "stage": stage,
+                "name": name,
+                "settings_hash": hashed,
+                "settings": to_plain(settings),
+                "inputs": digests,
+                "files": {str(p.relative_to(partial)): _describe_file(p) for p in sorted(partial.rglob("*")) if p.is_file()},
+                "counts": work.counts,
+                "versions": versions(),
+                "wall_seconds": round(time.time() - started, 3),
+                "cpu_seconds": round(_cpu_seconds() - cpu_started, 3),
+            }
+            write_atomically(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
+            if final.exists():
+                shutil.rmtree(final)  # no manifest: `find` saw it as incomplete
+            os.replace(partial, final)
+        except OSError as error:
+            if not resumable:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise disk_error(error, final) from error
+        except BaseException:
+            if not resumable:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+    def once(
+        self,
+        stage: str,
+        name: str,
+        write: Callable[[Work], None],
+        *,
+        settings: Any,
+        inputs: Mapping[str, Artifact] | None = None,
+        resumable: bool = False,
+        say: Callable[[str], None] | None = None,
+    ) -> Artifact:
+        """The artefact, written by `write(work)` unless it is complete already."""
+        found = self.find(stage, name, settings=settings, inputs=inputs)
+        if found is not None:
+            if say:
+                say(f"{stage} {name}: complete already, skipped ({found.path.name})")
+            return found
+        with self.begin(stage, name, settings=settings, inputs=inputs, resumable=resumable) as work:
+            write(work)
+        artifact = self.find(stage, name, settings=settings, inputs=inputs)
+        assert artifact is not None
+        return artifact
+
+
+def read_artifact(path: Path, *, checksums: bool = False) -> Artifact:
+    """Read a stage folder and check it: every listed file is there at its size and, if asked, with its checksum."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        files = manifest["files"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"the manifest cannot be read: {error}", where=path / MANIFEST, hint="delete the folder and run again") from None
+    if manifest.get("schema") != SCHEMA_VERSION:
+        raise UserError(
+            "the artefact was written by another version of the format",
+            where=path,
+            got=manifest.get("schema"),
+            expected=SCHEMA_VERSION,
+            hint="use a new run.dir, or the product version in the manifest",
+        )
+    for name, described in files.items():
+        file = path / name
+        size = file.stat().st_size if file.is_file() else None
+        if size != described["bytes"]:
+            raise UserError(
+                "an artefact's file is missing or was cut short",
+                where=file,
+                got=f"{size} bytes" if size is not None else "no file",
+                expected=f"{described['bytes']} bytes",
+                hint=f"delete {path} and run the same command again",
+            )
+        if checksums and _sha256(file) != described["sha256"]:
+            raise UserError("an artefact's file is not the one that was written (checksum differs)", where=file, hint=f"delete {path} and run again")
+    return Artifact(path, manifest)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the target, flush to the disk, rename: readers see the old or the new file, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def disk_error(error: Exception, path: Path) -> Exception:
+    """An operating-system fault while writing, in the user's words; other faults come back as they are."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            "the disk is full; nothing half-written was kept", where=path, hint="free some space (`grover-dist plan` tells how much) and run the same command again"
+        )
+    if isinstance(error, PermissionError):
+        return UserError("the folder cannot be written", where=path, got=str(error), hint="choose a run.dir that you may write to")
+    return error
+
+
+def versions() -> dict[str, str]:
+    found = {"grover_dist": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _cpu_seconds() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+

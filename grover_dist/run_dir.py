@@ -1,14 +1,15 @@
 """The run's folder: the only builder of paths. A stage writes one folder under a temporary name, its manifest last, and is renamed.
 
-    RUN/run.json                      which genome and product wrote here
-    RUN/config.yaml                   the settings of the latest command, resolved; itself a valid input
-    RUN/<stage>/<name>-<hash8>/       one artefact; `manifest.json` is written last
-    RUN/<stage>/.<name>-<hash8>.partial/   work in progress; taken up again only by stages that can resume
+RUN/run.json                      which genome and product wrote here
+RUN/config.yaml                   the settings of the latest command, resolved; itself a valid input
+RUN/<stage>/<name>-<hash8>/       one artefact; `manifest.json` is written last
+RUN/<stage>/.<name>-<hash8>.partial/   work in progress; taken up again only by stages that can resume
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from grover_dist import __version__
 from grover_dist.config import Config, settings_hash, to_plain
@@ -41,8 +42,13 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """Hash that names this artefact's content to the stages after it: settings, inputs and file checksums."""
-        kept = {key: self.manifest[key] for key in ("stage", "name", "settings_hash", "inputs", "files")}
+        """Hash that names this artefact's content to the stages after it: settings, inputs and file checksums.
+
+        Files that record how a run went (`*.jsonl`, TensorBoard events) hold clock times and are left out, so that the
+        same settings on the same input give the same digests everywhere.
+        """
+        kept = {key: self.manifest[key] for key in ("stage", "name", "settings_hash", "inputs")}
+        kept["files"] = {name: file for name, file in self.manifest["files"].items() if not name.endswith((".jsonl", ".tfevents"))}
         return settings_hash(kept)
 
     @property
@@ -98,7 +104,9 @@ class RunDir:
                         hint="set run.dir to a new folder (run.dir=runs/NAME), or delete this one",
                     )
             elif any(path.iterdir()):
-                raise UserError("the output folder is not empty and holds no run of ours", where=path, hint="set run.dir to a new or empty folder")
+                raise UserError(
+                    "the output folder is not empty and holds no run of ours", where=path, hint="set run.dir to a new or empty folder"
+                )
             else:
                 write_atomically(stamp, json.dumps(identity, indent=1).encode())
             write_atomically(path / "config.yaml", config.to_yaml().encode())
@@ -154,9 +162,11 @@ class RunDir:
         hashed, digests, short = self._key(stage, name, settings, inputs or {})
         final = self.path / stage / f"{name}-{short}"
         partial = final.with_name(f".{final.name}.partial")
-        resumed = partial.exists() and resumable
         started, cpu_started = time.time(), _cpu_seconds()
+        lock = None
         try:
+            lock = _lock(final)
+            resumed = partial.exists() and resumable
             if partial.exists() and not resumable:
                 shutil.rmtree(partial)
             partial.mkdir(parents=True, exist_ok=True)
@@ -180,13 +190,16 @@ class RunDir:
                 shutil.rmtree(final)  # no manifest: `find` saw it as incomplete
             os.replace(partial, final)
         except OSError as error:
-            if not resumable:
+            if not resumable and lock is not None:
                 shutil.rmtree(partial, ignore_errors=True)
             raise disk_error(error, final) from error
         except BaseException:
-            if not resumable:
+            if not resumable and lock is not None:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
+        finally:
+            if lock is not None:
+                lock.close()
 
     def once(
         self,
@@ -239,8 +252,32 @@ def read_artifact(path: Path, *, checksums: bool = False) -> Artifact:
                 hint=f"delete {path} and run the same command again",
             )
         if checksums and _sha256(file) != described["sha256"]:
-            raise UserError("an artefact's file is not the one that was written (checksum differs)", where=file, hint=f"delete {path} and run again")
+            raise UserError(
+                "an artefact's file is not the one that was written (checksum differs)", where=file, hint=f"delete {path} and run again"
+            )
     return Artifact(path, manifest)
+
+
+def _lock(final: Path, patience_seconds: float = 60.0) -> IO[bytes]:
+    """Hold the stage against a second writer: a killed driver's workers may outlive it for a while. The system lets go
+    of the lock when its holder dies, however it dies.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    handle = open(final.with_name(f".{final.name}.lock"), "wb")  # noqa: SIM115 - the caller closes it
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                handle.close()
+                raise UserError(
+                    "another process is writing this stage",
+                    where=final,
+                    hint="wait until it ends (`grover-dist status RUN`) or stop it, then run the same command again",
+                ) from None
+            time.sleep(0.2)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -261,7 +298,9 @@ def disk_error(error: Exception, path: Path) -> Exception:
     """An operating-system fault while writing, in the user's words; other faults come back as they are."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
-            "the disk is full; nothing half-written was kept", where=path, hint="free some space (`grover-dist plan` tells how much) and run the same command again"
+            "the disk is full; nothing half-written was kept",
+            where=path,
+            hint="free some space (`grover-dist plan` tells how much) and run the same command again",
         )
     if isinstance(error, PermissionError):
         return UserError("the folder cannot be written", where=path, got=str(error), hint="choose a run.dir that you may write to")
@@ -290,4 +329,3 @@ def _sha256(path: Path) -> str:
 def _cpu_seconds() -> float:
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-

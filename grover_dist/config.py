@@ -5,6 +5,7 @@ Two sections never change a result and stay out of every hash: `resources` (wher
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -175,6 +176,7 @@ class LadderSettings(Section):
     first_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1  # of the whole budget, at the first rung of `halving`
     growth: float = Field(3.0, gt=1.0)
     controls: tuple[int, ...] = (600,)  # kept to the end when they are candidates; both ends of the grid always are
+    keep_at_most: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # of a rung's candidates, however close their scores; controls come on top
 
 
 class SelectionSettings(Section):
@@ -357,10 +359,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     except yaml.YAMLError:
         value = text
     if isinstance(value, str):  # YAML 1.1 reads 4e-4 as text; a number was meant
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     *parents, leaf = key.split(".")
     for parent in parents:
         child = data.get(parent)

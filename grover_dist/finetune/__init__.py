@@ -1,0 +1,1 @@
+"""Labelled tasks: tables, leak checks, baselines, fine-tuning and its metrics."""

@@ -1,0 +1,99 @@
+"""The ladder's decisions, as properties of a pure function."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from grover_dist.config import LadderSettings
+from grover_dist.errors import UserError
+from grover_dist.selection import ladder, statistics
+
+GRID = tuple(range(100, 1300, 100))
+HALVING = LadderSettings(kind="halving", controls=())
+
+
+def comparison(scores, *, width):
+    """A comparison with the same simultaneous half width for every pair."""
+    score = np.asarray(scores, dtype=float)
+    difference = score[:, None] - score[None, :]
+    return statistics.Comparison(GRID[: len(score)], score, score, score, difference, difference - width, difference + width, 2.0, 0.95, 30)
+
+
+def test_full_has_one_rung_and_drops_nobody():
+    rungs = ladder.plan_rungs(LadderSettings(), 1_000)
+    assert rungs == (ladder.Rung(0, 1_000, True),)
+    verdict = ladder.go_on(comparison(range(12), width=0.0), rungs[0], LadderSettings(), GRID)
+    assert verdict.kept == GRID and verdict.dropped == ()
+
+
+def test_halving_budgets_grow_to_the_whole_budget():
+    rungs = ladder.plan_rungs(HALVING, 1_000_000)
+    assert [rung.budget_bases for rung in rungs] == [100_000, 300_000, 1_000_000]
+    assert [rung.last for rung in rungs] == [False, False, True]
+    for first_fraction in (0.01, 0.2, 0.55, 0.9, 1.0):
+        for growth in (1.5, 2.0, 4.0):
+            settings = LadderSettings(kind="halving", first_fraction=first_fraction, growth=growth)
+            budgets = [rung.budget_bases for rung in ladder.plan_rungs(settings, 1_000_000)]
+            assert budgets == sorted(set(budgets)) and budgets[-1] == 1_000_000
+
+
+def test_a_first_rung_below_one_step_is_a_user_error():
+    with pytest.raises(UserError, match="shorter than one optimizer step"):
+        ladder.plan_rungs(HALVING, 1_000, bases_per_step=500)
+
+
+def test_clear_scores_keep_the_best_third_and_both_ends():
+    rung = ladder.plan_rungs(HALVING, 1_000)[0]
+    verdict = ladder.go_on(comparison([0, 1, 2, 3, 4, 5, 11, 10, 9, 8, 7, 6], width=0.1), rung, HALVING, GRID)
+    assert verdict.kept == (100, 700, 800, 900, 1000, 1200)
+    assert set(verdict.dropped) == {200, 300, 400, 500, 600, 1100}
+    assert "control" in verdict.reasons[100] and verdict.reasons[200] == "worse than the best third"
+
+
+def test_candidates_that_cannot_be_told_apart_go_on_up_to_the_cap():
+    rung = ladder.plan_rungs(HALVING, 1_000)[0]
+    scores = [0, 1, 2, 3, 4, 5, 11, 10, 9, 8, 7, 6]
+    two_more = ladder.go_on(comparison(scores, width=2.5), rung, HALVING, GRID)
+    assert set(two_more.kept) == {100, 700, 800, 900, 1000, 1100, 1200}
+    capped = ladder.go_on(comparison(scores, width=100.0), rung, HALVING, GRID)
+    assert set(capped.kept) == {100, 700, 800, 900, 1000, 1100, 1200}
+    assert "no room" in capped.reasons[600]
+    open_house = ladder.go_on(comparison(scores, width=100.0), rung, LadderSettings(kind="halving", keep_at_most=1.0), GRID)
+    assert open_house.kept == GRID
+
+
+def test_a_named_control_stays_with_the_worst_score():
+    settings = LadderSettings(kind="halving", controls=(600, 601))
+    assert ladder.controls(settings, GRID) == (100, 600, 1200)
+    rung = ladder.plan_rungs(settings, 1_000)[0]
+    assert 600 in ladder.go_on(comparison([5, 5, 5, 5, 5, 0, 9, 9, 9, 9, 9, 9], width=0.1), rung, settings, GRID).kept
+
+
+def test_every_candidate_is_kept_or_dropped_once_and_has_a_reason():
+    generator = np.random.default_rng(0)
+    rung = ladder.plan_rungs(HALVING, 1_000)[0]
+    for _ in range(50):
+        n = int(generator.integers(1, 13))
+        verdict = ladder.go_on(comparison(generator.random(n), width=generator.random()), rung, HALVING, GRID[:n])
+        assert sorted(verdict.kept + verdict.dropped) == list(GRID[:n]) == sorted(verdict.reasons)
+        assert len(verdict.kept) >= 1
+
+
+def test_cost_counts_the_last_rung_that_each_candidate_reached():
+    rungs = ladder.plan_rungs(HALVING, 1_000)
+    reached = {100: 2, 200: 0, 300: 1, 400: 0}
+    assert ladder.cost(rungs, reached) == {"spent": 1_500.0, "exhaustive": 4_000.0, "share": 0.375}
+    doubled = ladder.cost(rungs, reached, cost_per_base={100: 2.0})
+    assert doubled["spent"] == 2_500.0 and doubled["exhaustive"] == 5_000.0
+
+
+def test_halving_costs_about_half_even_where_nothing_separates():
+    rungs = ladder.plan_rungs(HALVING, 1_000)
+    inside, reached = list(GRID), {}
+    for rung in rungs:
+        found = comparison(np.zeros(len(inside)), width=1.0)
+        found = statistics.Comparison(tuple(inside), *(getattr(found, name) for name in list(found.__dataclass_fields__)[1:]))
+        reached.update({name: rung.index for name in inside})
+        inside = list(ladder.go_on(found, rung, HALVING, GRID).kept)
+    assert ladder.cost(rungs, reached)["share"] <= 0.55  # 0.375 by the cap, plus the controls

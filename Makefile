@@ -1,0 +1,40 @@
+# make demo   environment, then the whole pipeline on a synthetic genome; ends with the path of the report
+# make test   environment, then the fast tests and the tests with Ray and with several ranks
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+# A GPU that happens to be there is left alone: both targets must give the same on every machine.
+export DS_ACCELERATOR := cpu
+export RAY_AUTH_MODE := disabled
+
+.PHONY: environment demo test test-fast test-slow lint clean
+
+environment: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "grover_dist needs Python 3.11 or later, and $(PYTHON) is %d.%d; name another: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch setuptools wheel
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+demo: environment
+	$(BIN)/python -m grover_dist run configs/demo.yaml run.dir=$(DEMO)
+
+test: environment lint
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+test-fast: environment
+	$(BIN)/python -m pytest -m 'not slow and not gpu and not ray and not distributed and not e2e'
+
+test-slow: environment
+	$(BIN)/python -m pytest -m slow
+
+lint: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build *.egg-info

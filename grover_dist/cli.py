@@ -1,0 +1,207 @@
+"""The command line. Heavy imports stand inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from grover_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from grover_dist.cluster.pipeline import Pipeline
+    from grover_dist.config import Config
+
+app = typer.Typer(
+    name="grover-dist",
+    help="Train DNA language models whose vocabulary is chosen by evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A settings file, for example configs/demo.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Settings that replace those of the file.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (run.dir).")]
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 failed, 2 user error (one paragraph, no traceback)."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        typer.echo("failed; what is complete is kept, and the same command goes on from there", err=True)
+        sys.exit(1)
+
+
+def _config(path: Path, overrides: list[str] | None) -> Config:
+    from grover_dist.config import load_config
+
+    return load_config(path, overrides or [])
+
+
+def _stage(path: Path, overrides: list[str] | None, stage: str) -> None:
+    """Run the pipeline up to a stage; what is complete already is skipped."""
+    from grover_dist.cluster.pipeline import Pipeline, pipeline_session
+    from grover_dist.run_dir import RunDir
+
+    config = _config(path, overrides)
+    run = RunDir.open(config)
+    with pipeline_session(config, run, say=_say) as pipeline:
+        done: Pipeline = pipeline
+        result = getattr(done, stage)()
+    for artifact in result if isinstance(result, list) else [result]:
+        _say(str(artifact.path.resolve()))
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+    sys.stdout.flush()
+
+
+@app.command()
+def run(config: ConfigPath, overrides: Overrides = None) -> None:
+    """The whole pipeline: genome, vocabularies, pretraining, selection, fine-tuning, analysis, export, report."""
+    from grover_dist.cluster.pipeline import pipeline_session
+    from grover_dist.run_dir import RunDir
+
+    settings = _config(config, overrides)
+    folder = RunDir.open(settings)
+    with pipeline_session(settings, folder, say=_say) as pipeline:
+        report = pipeline.report()
+        exported = pipeline.export()
+    _say(f"model:  {exported.path.resolve()}")
+    _say(f"report: {report.file('report.html').resolve()}")
+
+
+@app.command()
+def learn(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Read the genome, learn every vocabulary and write the store."""
+    _stage(config, overrides, "corpus")
+
+
+@app.command()
+def pretrain(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Pretrain and score every candidate vocabulary."""
+    _stage(config, overrides, "candidates")
+
+
+@app.command()
+def select(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Choose the vocabulary by next-k-mer prediction."""
+    _stage(config, overrides, "selection")
+
+
+@app.command()
+def finetune(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Fine-tune the chosen model on the labelled tasks of the settings."""
+    _stage(config, overrides, "finetunes")
+
+
+@app.command()
+def analyze(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Analyse what the chosen model's token embeddings encode."""
+    _stage(config, overrides, "analysis")
+
+
+@app.command()
+def export(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Write the chosen model as plain Hugging Face files and check that they give the same logits."""
+    _stage(config, overrides, "export")
+
+
+@app.command()
+def report(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Write the HTML report, after whatever it still needs."""
+    _stage(config, overrides, "report")
+
+
+@app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
+    length_bp: Annotated[int, typer.Option(help="Bases of the genome.")] = 2_000_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same genome.")] = 1,
+) -> None:
+    """Evolve a synthetic genome with known words, and write its FASTA and its truth."""
+    from grover_dist.config import SyntheticSettings
+    from grover_dist.genome.synthetic import make_genome
+
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError("the folder is not empty", where=folder, hint="name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    make_genome(SyntheticSettings(length_bp=length_bp), seed, folder)
+    _say(str((folder / "genome.fa").resolve()))
+
+
+@app.command()
+def encode(
+    run: RunPath,
+    cycles: Annotated[int, typer.Option(help="Which vocabulary.")],
+    region: Annotated[str | None, typer.Option(help="RECORD or RECORD:START-END, 0-based, half-open; commas are allowed.")] = None,
+    fasta: Annotated[Path | None, typer.Option(help="Sequences of your own instead of a region of the run's genome.")] = None,
+    format: Annotated[str, typer.Option(help="bed, tsv or arrow.")] = "bed",
+    output: Annotated[Path | None, typer.Option(help="A file instead of the standard output.")] = None,
+) -> None:
+    """Tokens of a region of the run's genome, or of new sequences, with their coordinates."""
+    from grover_dist.corpus.encode_regions import encode_fasta, encode_region
+    from grover_dist.run_dir import RunDir
+
+    if (region is None) == (fasta is None):
+        raise UserError("give either --region or --fasta")
+    folder = RunDir.existing(run)
+    if region is not None:
+        encode_region(folder, region, cycles, format=format, output=output)
+    else:
+        encode_fasta(folder, fasta, cycles, format=format, output=output)
+
+
+@app.command()
+def status(run: RunPath) -> None:
+    """Which stages of a run are complete, and where its candidates stand."""
+    from grover_dist.cluster.status import describe_run
+    from grover_dist.run_dir import RunDir
+
+    for line in describe_run(RunDir.existing(run)):
+        _say(line)
+
+
+@app.command()
+def verify(run: RunPath) -> None:
+    """Check every file of a run against its manifest, and the store against its vocabulary."""
+    from grover_dist.corpus.verify import verify_run
+    from grover_dist.run_dir import RunDir
+
+    findings = verify_run(RunDir.existing(run))
+    for finding in findings:
+        _say(str(finding))
+    if findings:
+        raise UserError(f"{len(findings)} fault{'s' if len(findings) > 1 else ''} found", where=run)
+    _say("every file is as it was written")
+
+
+@app.command()
+def submit(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    address: Annotated[str, typer.Option(help="The Ray dashboard.")] = "http://127.0.0.1:8265",
+    follow: Annotated[bool, typer.Option(help="Show the job's words until it ends.")] = True,
+) -> None:
+    """Run the pipeline as a Ray job. Submitting the same settings again goes on where the last job ended."""
+    from grover_dist.cluster.submit import submit_job
+
+    sys.exit(submit_job(_config(config, overrides), address=address, follow=follow, say=_say))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Where and when. The only package that knows Ray; what is computed stands in the packages above."""

@@ -1,0 +1,31 @@
+"""What a run has reached, read from its folder alone: any node that sees the folder can ask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from grover_dist.cluster.console import describe_progress
+from grover_dist.run_dir import MANIFEST, RunDir, read_artifact
+
+STAGES = ("genome", "learn", "kmer-task", "kmer-baselines", "pretrain", "kmer", "selection", "finetune", "analysis", "export", "report")
+
+
+def describe_run(run: RunDir) -> Iterator[str]:
+    """One line per artefact, complete or in progress, then one per candidate at work."""
+    yield f"run {run.path}"
+    for stage in STAGES:
+        folder = run.path / stage
+        for path in sorted(folder.glob("*-????????")) if folder.is_dir() else []:
+            if (path / MANIFEST).is_file():
+                artifact = read_artifact(path)
+                yield f"  {stage:15} {path.name:28} complete, {artifact.manifest['wall_seconds']:,.0f} s"
+        for path in sorted(folder.glob(".*.partial")) if folder.is_dir() else []:
+            yield f"  {stage:15} {path.name[1:-8]:28} begun, not complete"
+    for path in sorted(run.logs.glob("*.jsonl")):
+        lines = path.read_text().splitlines()
+        if lines:
+            age_seconds = time.time() - path.stat().st_mtime
+            yield f"  {path.stem}: {describe_progress(lines[-1])} ({age_seconds:,.0f} s ago)"
+
+

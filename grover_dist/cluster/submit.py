@@ -1,0 +1,79 @@
+"""`grover-dist submit`: the pipeline as a Ray job, with a small working folder and every path made absolute."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from grover_dist.config import Config
+from grover_dist.errors import UserError
+
+CONFIG_NAME = "config.yaml"
+
+
+def submit_job(config: Config, *, address: str, follow: bool, say: Callable[[str], None]) -> int:
+    """Submit, and with `follow` repeat the job's words until it ends. Returns the exit code for the command line.
+
+    The working folder holds the package and the resolved settings, nothing else: no data, no runs, no `.git`.
+    """
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    with tempfile.TemporaryDirectory(prefix="grover-dist-job-") as folder:
+        write_working_folder(_with_absolute_paths(config), Path(folder))
+        try:
+            client = JobSubmissionClient(address)
+            job = client.submit_job(
+                entrypoint=f"python -m grover_dist run {CONFIG_NAME}",
+                runtime_env={"working_dir": folder},
+                metadata={"run": config.run.name},
+            )
+        except (ConnectionError, RuntimeError) as error:
+            raise UserError(
+                "the Ray dashboard does not take the job",
+                where=address,
+                got=" ".join(str(error).split())[:300],
+                hint="start a head with `ray start --head`, open the tunnel to it, or name it with --address",
+            ) from error
+    say(f"job {job} on {address}; stop it with `ray job stop {job} --address {address}`, submit again to go on")
+    if not follow:
+        return 0
+    shown = 0
+    while True:
+        status = client.get_job_status(job)
+        logs = client.get_job_logs(job)
+        end = logs.rfind("\n") + 1
+        if end > shown:
+            say(logs[shown:end].rstrip("\n"))
+            shown = end
+        if status in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED):
+            break
+        time.sleep(1.0)
+    say(f"job {job}: {status.value.lower()}")
+    return 0 if status == JobStatus.SUCCEEDED else 1
+
+
+def write_working_folder(config: Config, folder: Path) -> None:
+    """Everything that the job needs beside the environment of its nodes."""
+    package = Path(__file__).resolve().parent.parent
+    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc"))
+    (folder / CONFIG_NAME).write_text(config.to_yaml())
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Relative paths mean this working folder, and the job has another."""
+    tasks = tuple(
+        task.model_copy(
+            update={key: path.resolve() for key in ("train", "validation", "test") if (path := getattr(task, key)) is not None}
+        )
+        for task in config.finetune.tasks
+    )
+    return config.model_copy(
+        update={
+            "run": config.run.model_copy(update={"dir": config.run.dir.resolve()}),
+            "genome": config.genome.model_copy(update={"fasta": tuple(path.resolve() for path in config.genome.fasta)}),
+            "finetune": config.finetune.model_copy(update={"tasks": tasks}),
+        }
+    )

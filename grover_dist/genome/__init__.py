@@ -1,0 +1,1 @@
+"""From FASTA to contigs, soft mask, intervals and splits."""

@@ -12,7 +12,6 @@ import typer
 from grover_dist.errors import UserError
 
 if TYPE_CHECKING:
-    from grover_dist.cluster.pipeline import Pipeline
     from grover_dist.config import Config
 
 app = typer.Typer(
@@ -53,14 +52,13 @@ def _config(path: Path, overrides: list[str] | None) -> Config:
 
 def _stage(path: Path, overrides: list[str] | None, stage: str) -> None:
     """Run the pipeline up to a stage; what is complete already is skipped."""
-    from grover_dist.cluster.pipeline import Pipeline, pipeline_session
+    from grover_dist.cluster.pipeline import pipeline_session
     from grover_dist.run_dir import RunDir
 
     config = _config(path, overrides)
     run = RunDir.open(config)
     with pipeline_session(config, run, say=_say) as pipeline:
-        done: Pipeline = pipeline
-        result = getattr(done, stage)()
+        result = getattr(pipeline, stage)()
     for artifact in result if isinstance(result, list) else [result]:
         _say(str(artifact.path.resolve()))
 

@@ -1,0 +1,1 @@
+"""BERT from settings, its heads, and what it costs."""

@@ -1,0 +1,1 @@
+"""Masked-language-model pretraining of one candidate vocabulary, and the export of its model."""

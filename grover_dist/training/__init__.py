@@ -1,0 +1,1 @@
+"""One training loop for every launcher: DeepSpeed engine, ranks, checkpoints, metrics."""

@@ -1,0 +1,219 @@
+"""DeepSpeed behind one small class. Its JSON is derived here from our settings by one pure function, and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grover_dist.config import EngineSettings, OptimizerSettings
+from grover_dist.errors import UserError
+from grover_dist.training.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class BatchSplit:
+    """One optimizer step: `micro_batch` samples x `accumulation` forward passes x `world` ranks."""
+
+    micro_batch: int
+    accumulation: int
+    world: int
+
+
+def split_batch(batch: int, world: int, micro_batch_at_most: int, *, where: str = "pretrain.batch_windows") -> BatchSplit:
+    """The largest micro-batch that divides a rank's share. Raises UserError where `world` does not divide `batch`."""
+    if batch % world:
+        divisors = [count for count in range(1, batch + 1) if batch % count == 0]
+        below = max(count for count in divisors if count < world) if world > 1 else 1
+        above = min((count for count in divisors if count > world), default=None)
+        numbers = f"{below} or {above}" if above is not None else str(below)
+        raise UserError(
+            f"{world} ranks cannot share a batch of {batch} evenly",
+            where=f"resources.ranks_per_candidate and {where}",
+            got=f"{world} ranks",
+            expected=f"a number of ranks that divides {batch}; the nearest: {numbers}",
+            hint=f"start {numbers} ranks, or set {where}={batch // world * world or world} or {(batch // world + 1) * world}",
+        )
+    share = batch // world
+    micro_batch = max(count for count in range(1, min(share, micro_batch_at_most) + 1) if share % count == 0)
+    return BatchSplit(micro_batch, share // micro_batch, world)
+
+
+def resolve_zero_stage(settings: EngineSettings, world: int) -> int:
+    """`auto`: 0 on one rank, where partitioning only costs, else 1, which saves optimizer memory at the same traffic."""
+    if settings.zero_stage == "auto":
+        return 0 if world == 1 else 1
+    return settings.zero_stage
+
+
+def deepspeed_config(
+    settings: EngineSettings, optimizer: OptimizerSettings, split: BatchSplit, *, zero_stage: int, seed: int
+) -> dict[str, Any]:
+    """DeepSpeed's JSON. Optimizer and schedule are ours (client side), so that no CPU kernel is compiled and the rate is a pure
+    function of the step. At stage 0 the gradients are clipped by `Engine.step`, where DeepSpeed would not report their norm.
+    """
+    config: dict[str, Any] = {
+        "train_batch_size": split.micro_batch * split.accumulation * split.world,
+        "train_micro_batch_size_per_gpu": split.micro_batch,
+        "gradient_accumulation_steps": split.accumulation,
+        "gradient_clipping": optimizer.clip_norm if zero_stage > 0 else 0.0,
+        "steps_per_print": 2**31,  # the loop logs
+        "wall_clock_breakdown": False,
+        "seed": seed,
+    }
+    if settings.precision == "bf16":
+        # Weights, moments and reductions of the optimizer stay fp32; matrix products run in bf16 at every stage alike.
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    zero: dict[str, Any] = {"stage": zero_stage}
+    if zero_stage > 0:
+        config["zero_allow_untested_optimizer"] = True
+        zero |= {"overlap_comm": False, "contiguous_gradients": True}
+    if zero_stage == 3:
+        zero |= {"stage3_param_persistence_threshold": 10_000}
+    if settings.offload:
+        if zero_stage == 0:
+            raise UserError(
+                "optimizer offload needs a ZeRO stage above 0",
+                where="engine.offload",
+                got="stage 0",
+                expected="1, 2 or 3",
+                hint="set engine.zero_stage=2",
+            )
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        config["zero_force_ds_cpu_optimizer"] = False
+    config["zero_optimization"] = zero
+    return config
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices decay; biases and LayerNorm (every tensor of one axis) do not. Frozen parameters are left out."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def adamw(model: torch.nn.Module, settings: OptimizerSettings, device: torch.device) -> torch.optim.AdamW:
+    """torch's AdamW: fused on a GPU, for-each on the CPU. The rate is set before each step."""
+    groups = [group for group in parameter_groups(model, settings.weight_decay) if group["params"]]
+    return torch.optim.AdamW(
+        groups,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.eps,
+        fused=device.type == "cuda",
+        foreach=device.type != "cuda",
+    )
+
+
+class Engine:
+    """A model under DeepSpeed. Called like the model; `backward` for each micro-batch, then one `step`."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        ranks: Ranks,
+        *,
+        settings: EngineSettings,
+        optimizer: OptimizerSettings,
+        split: BatchSplit,
+        zero_stage: int,
+        seed: int,
+    ) -> None:
+        deepspeed = _import_deepspeed(ranks.device)
+        self.ranks, self.split, self.zero_stage = ranks, split, zero_stage
+        self._clip_norm = optimizer.clip_norm
+        model.to(ranks.device)
+        config = deepspeed_config(settings, optimizer, split, zero_stage=zero_stage, seed=seed)
+        self.client_optimizer = adamw(model, optimizer, ranks.device)
+        self.deepspeed, _, _, _ = deepspeed.initialize(model=model, optimizer=self.client_optimizer, config=config, dist_init_required=None)
+        self._gathered = deepspeed.zero.GatheredParameters
+
+    def __call__(self, *inputs: Any, **named_inputs: Any) -> Any:
+        return self.deepspeed(*inputs, **named_inputs)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        return self.deepspeed.module
+
+    def train(self, mode: bool = True) -> None:
+        self.deepspeed.train(mode)
+
+    def backward(self, loss_sum: torch.Tensor, global_targets: float) -> None:
+        """Gradients of one micro-batch. `loss_sum` is over its targets; `global_targets` counts those of the whole step, over
+        all ranks and micro-batches, so that the gradients do not depend on how the batch is dealt. DeepSpeed averages over the
+        ranks; the factor `world` turns its average into a sum.
+        """
+        self.deepspeed.backward(loss_sum * (self.split.world / global_targets), scale_wrt_gas=False)
+
+    def accumulate(self) -> None:
+        """Between two micro-batches of one step."""
+        self.deepspeed.step()
+
+    def step(self, rate: float) -> float:
+        """The optimizer step, after the last micro-batch's backward pass. Returns the norm of the whole gradient before clipping.
+        At stage 0 a norm that is not finite is returned without having stepped.
+        """
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = rate
+        if self.zero_stage > 0:
+            self.deepspeed.step()
+            norm = self.deepspeed.get_global_grad_norm()
+            return float(norm)
+        trained = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
+        if not torch.isfinite(norm):
+            return float(norm)
+        if self._clip_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(trained, self._clip_norm, norm)
+        self.deepspeed.step()
+        return float(norm)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All weights in fp32 on the CPU, on rank 0; an empty dictionary on the others. Collective at stage 3."""
+        with self.gathered():
+            if not self.ranks.is_main:
+                return {}
+            return {name: value.detach().to("cpu", copy=True) for name, value in self.module.state_dict().items()}
+
+    @contextmanager
+    def gathered(self):
+        """Inside, every rank sees whole parameters (they are partitioned at stage 3)."""
+        if self.zero_stage == 3:
+            with self._gathered(list(self.module.parameters())):
+                yield
+        else:
+            yield
+
+    def save(self, folder: Path, tag: str) -> None:
+        """DeepSpeed's own files under `folder/tag`. Collective."""
+        self.deepspeed.save_checkpoint(str(folder), tag=tag, save_latest=False)
+
+    def load(self, folder: Path, tag: str, *, universal: bool = False) -> None:
+        """Weights and optimizer state from what `save` wrote, or from its universal form. Collective."""
+        self.deepspeed._config.load_universal_checkpoint = universal
+        path, _ = self.deepspeed.load_checkpoint(str(folder), tag=tag)
+        assert path is not None
+
+    def close(self) -> None:
+        self.deepspeed.destroy()
+
+
+def _import_deepspeed(device: torch.device):
+    import deepspeed
+    import deepspeed.ops
+
+    # Not ours to mend: DeepSpeed calls collectives by the names that torch 2.13 renamed, once for each step.
+    warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated", category=FutureWarning)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    if device.type == "cpu":
+        # DeepSpeed compiles a shared-memory collective for the CPU (75 s) unless this table, made to be edited, says that
+        # it cannot; gloo is used instead. Filling it here also saves its probing of compilers.
+        deepspeed.ops.__compatible_ops__ = {}
+    return deepspeed

@@ -1,0 +1,277 @@
+"""The training loop. It runs unchanged in a plain process, under torchrun, the deepspeed launcher or Ray."""
+
+from __future__ import annotations
+
+import faulthandler
+import hashlib
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from grover_dist import __version__
+from grover_dist.config import EngineSettings, OptimizerSettings
+from grover_dist.errors import UserError
+from grover_dist.training.checkpoint import Checkpoint, Checkpoints, Progress, read_checkpoint
+from grover_dist.training.engine import Engine, resolve_zero_stage, split_batch
+from grover_dist.training.metrics import MetricsWriter, Throughput
+from grover_dist.training.ranks import Ranks
+from grover_dist.training.schedule import Schedule
+
+
+class BatchSize(NamedTuple):
+    targets: int  # what the loss is averaged over
+    tokens: int
+    bases: int
+
+
+class Objective(Protocol):
+    """What is learned. A batch is whatever `batches` makes and `loss` understands; the loop only passes it on."""
+
+    name: str  # for messages: "c600"
+    model: torch.nn.Module
+
+    def batches(self, step: int, rank: int, world: int) -> Sequence[Any]:
+        """This rank's micro-batches of an optimizer step: a pure function, the same number on each rank. Called in a thread."""
+
+    def size(self, batch: Any) -> BatchSize: ...
+
+    def loss(self, model: Any, batch: Any, device: torch.device) -> torch.Tensor:
+        """Summed over the batch's targets, in nats. `model` is called like `self.model`, once."""
+
+    def evaluate(self, model: Any, ranks: Ranks) -> Mapping[str, float]:
+        """Held-out figures, the same on each rank. Called without gradients and in evaluation mode, on all ranks at once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how wide and with what. `batch` and `micro_batch` count samples; `batch` is the whole gang's."""
+
+    seed: int
+    total_steps: int
+    batch: int
+    micro_batch: int  # at the most
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    warmup_steps: int | None = None  # None: optimizer.warmup_fraction of total_steps
+    log_every_steps: int = 10
+    evaluations: int = 1  # evenly spread; the last one stands at the end
+    checkpoint_every_steps: int = 100
+    keep_checkpoints: int = 2
+    keep_stable: bool = False  # keep the state before the decay, for a longer run to continue from
+    rank_timeout_seconds: float = 1_800
+    hash: str = ""  # of everything that changes the result: a checkpoint of another hash is refused
+    batch_setting: str = "pretrain.batch_windows"  # named in the error about a batch that the ranks cannot share
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule.of(self.optimizer, self.total_steps, warmup_steps=self.warmup_steps)
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether the held-out set is evaluated when `step` steps have been made."""
+        return step * self.evaluations // self.total_steps > (step - 1) * self.evaluations // self.total_steps
+
+
+@dataclass
+class Result:
+    """weights: whole, fp32, on the CPU, on rank 0 only. losses: nats per target of every step made here, first to last."""
+
+    steps: int
+    first_step: int
+    losses: list[float]
+    evaluation: dict[str, float]
+    weights: dict[str, torch.Tensor] = field(repr=False)
+    tokens: int = 0  # of all steps from the first one of all, over all ranks
+    bases: int = 0
+    seconds: float = 0.0  # of this call
+
+
+class Preempted(Exception):
+    """SIGTERM arrived; a checkpoint was written, and the same command goes on from there."""
+
+
+class NonFiniteLoss(Exception):
+    """The loss or the gradient is not a finite number. No checkpoint holds the step."""
+
+
+def train(
+    objective: Objective,
+    ranks: Ranks,
+    plan: Plan,
+    *,
+    checkpoints: Path | None = None,
+    continue_from: Path | None = None,
+    metrics: MetricsWriter | None = None,
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Train `objective.model` for `plan.total_steps` optimizer steps. Collective: every rank calls it with the same arguments.
+
+    checkpoints: a folder that all ranks share; training goes on from the newest whole checkpoint in it, and without one from
+    `continue_from` (the stable checkpoint of a shorter run), and without that from the model's weights. None: keeps nothing.
+    metrics, say: used on rank 0 only. Raises Preempted, NonFiniteLoss, and UserError where ranks and batch do not fit.
+    """
+    split = split_batch(plan.batch, ranks.world, plan.micro_batch, where=plan.batch_setting)
+    store = Checkpoints(checkpoints, ranks, keep=plan.keep_checkpoints, hash=plan.hash, say=say) if checkpoints else None
+    start = (store.newest() if store else None) or _continued(continue_from, plan)
+    _agree(ranks, plan)
+    stage = start.zero_stage if start and plan.engine.zero_stage == "auto" else resolve_zero_stage(plan.engine, ranks.world)
+    engine = Engine(objective.model, ranks, settings=plan.engine, optimizer=plan.optimizer, split=split, zero_stage=stage, seed=plan.seed)
+    progress = store.load(engine, start) if store and start else Progress()
+    first, schedule, losses, evaluation = progress.step, plan.schedule, [], {}
+    if start and ranks.is_main:
+        say(f"{objective.name}: goes on from step {first} of {plan.total_steps} ({start.path.name})")
+    if metrics and ranks.is_main:
+        metrics.begin(first)
+    began, speed = time.perf_counter(), Throughput()
+
+    with _sigterm() as terminated, _stacks_of_a_hang(plan.rank_timeout_seconds) as alive, ThreadPoolExecutor(1, "loader") as loader:
+        upcoming = loader.submit(objective.batches, first, ranks.rank, ranks.world) if first < plan.total_steps else None
+        for step in range(first, plan.total_steps):
+            alive()
+            with speed.waiting():
+                batches = upcoming.result()
+            if step + 1 < plan.total_steps:
+                upcoming = loader.submit(objective.batches, step + 1, ranks.rank, ranks.world)
+            targets, tokens, bases = ranks.sum([sum(column) for column in zip(*map(objective.size, batches), strict=True)])
+
+            _seed(plan.seed, step, ranks.rank)
+            loss_sum = torch.zeros((), device=ranks.device)
+            for index, batch in enumerate(batches):
+                loss = objective.loss(engine, batch, ranks.device)
+                engine.backward(loss, targets)
+                loss_sum += loss.detach()
+                if index + 1 < len(batches):
+                    engine.accumulate()
+
+            loss, preempted = _agree_on_step(ranks, loss_sum.item() / targets, terminated.is_set(), step, objective, store)
+            rate = schedule.rate(step)
+            norm = engine.step(rate)
+            if not math.isfinite(norm):
+                raise _not_finite("gradient", step, objective, "all ranks", store)
+
+            losses.append(loss)
+            progress = Progress(step + 1, progress.tokens + int(tokens), progress.bases + int(bases))
+            speed.add(tokens=tokens, bases=bases)
+            last = progress.step == plan.total_steps
+            if metrics and ranks.is_main and (last or progress.step % plan.log_every_steps == 0):
+                metrics.write(
+                    progress.step, loss=loss, rate=rate, gradient_norm=norm, tokens=progress.tokens, bases=progress.bases, **speed.read()
+                )
+                speed.restart()
+            with speed.paused():
+                if plan.evaluates_after(progress.step):
+                    evaluation = _evaluate(objective, engine, ranks)
+                    if metrics and ranks.is_main:
+                        metrics.write(
+                            progress.step, bases=progress.bases, **{f"held_out_{name}": value for name, value in evaluation.items()}
+                        )
+                if store and plan.keep_stable and progress.step == schedule.decay_start:
+                    store.save(engine, progress, stable=True)
+                elif store and not last and (preempted or progress.step % plan.checkpoint_every_steps == 0):
+                    store.save(engine, progress)
+            if preempted and not last:
+                raise Preempted(f"{objective.name}: stopped by SIGTERM after step {progress.step}; the same command goes on from there")
+
+    weights = engine.weights()
+    engine.close()
+    return Result(progress.step, first, losses, evaluation, weights, progress.tokens, progress.bases, time.perf_counter() - began)
+
+
+def _continued(path: Path | None, plan: Plan) -> Checkpoint | None:
+    """The stable checkpoint of a shorter run, where this run's rate is still constant at its step."""
+    if path is None:
+        return None
+    checkpoint = read_checkpoint(path)
+    if checkpoint.progress.step > plan.schedule.decay_start:
+        raise UserError(
+            "the run to continue has made more steps than this one makes before its decay",
+            where=path,
+            got=f"{checkpoint.progress.step} steps",
+            expected=f"at most {plan.schedule.decay_start}",
+            hint="give the longer run a larger budget",
+        )
+    return checkpoint
+
+
+def _agree(ranks: Ranks, plan: Plan) -> None:
+    """All ranks were given the same work, by the same version of the product."""
+    told = ranks.gather((plan.hash, plan.total_steps, __version__))
+    if len(set(told)) > 1:
+        different = [
+            f"rank {rank}: settings {hash[:12]}, {steps} steps, version {version}" for rank, (hash, steps, version) in enumerate(told)
+        ]
+        raise UserError(
+            "the ranks were not given the same work", where=", ".join(different), hint="start every rank with the same settings and code"
+        )
+
+
+def _agree_on_step(
+    ranks: Ranks, loss: float, terminated: bool, step: int, objective: Objective, store: Checkpoints | None
+) -> tuple[float, bool]:
+    """One exchange before the optimizer step: the global loss, and whether any rank was told to stop. Raises NonFiniteLoss on all."""
+    finite = math.isfinite(loss)
+    flags = [float(rank == ranks.rank and not finite) for rank in range(ranks.world)]
+    loss, stopped, *bad = ranks.sum([loss if finite else 0.0, float(terminated), *flags])
+    if any(bad):
+        culprits = ", ".join(f"rank {rank}" for rank, flag in enumerate(bad) if flag)
+        raise _not_finite("loss", step, objective, culprits, store)
+    return loss, stopped > 0
+
+
+def _not_finite(what: str, step: int, objective: Objective, culprits: str, store: Checkpoints | None) -> NonFiniteLoss:
+    kept = store.names() if store else []
+    return NonFiniteLoss(
+        f"{objective.name}: the {what} of step {step + 1} is not finite on {culprits}; training stopped and the step is in no checkpoint. "
+        f"Last good checkpoint: {kept[-1] if kept else 'none'}. Lower the learning rate, or use engine.precision=fp32."
+    )
+
+
+def _evaluate(objective: Objective, engine: Engine, ranks: Ranks) -> dict[str, float]:
+    engine.train(False)
+    with torch.no_grad():
+        evaluation = dict(objective.evaluate(engine, ranks))
+    engine.train()
+    return evaluation
+
+
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Dropout of a step depends on nothing before it, so that a resumed run drops what the uninterrupted one drops."""
+    torch.manual_seed(int.from_bytes(hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest()))
+
+
+@contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets (preemption, Slurm, spot). Elsewhere than in the main thread nothing can be installed."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _stacks_of_a_hang(timeout_seconds: float) -> Iterator[Callable[[], None]]:
+    """Unless the yielded function is called again in time, the stacks of this rank's threads go to the standard error, before the
+    process group gives up on the rank that hangs.
+    """
+
+    def alive() -> None:
+        faulthandler.dump_traceback_later(0.8 * timeout_seconds, file=sys.__stderr__)
+
+    try:
+        yield alive
+    finally:
+        faulthandler.cancel_dump_traceback_later()

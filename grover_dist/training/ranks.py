@@ -1,0 +1,103 @@
+"""The ranks of one gang, whoever started them: a plain process, torchrun, the deepspeed launcher, Slurm or Ray Train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed
+
+from grover_dist.errors import UserError
+
+if not torch.cuda.is_available():
+    # DeepSpeed reads this on import. Without it a machine with a CUDA build of torch and no GPU is taken for a GPU machine.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+_LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place in its gang, and the few exchanges that the loop needs. Every method is a collective call."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def join(cls, *, timeout_seconds: float = 1_800, threads: int = 1) -> Ranks:
+        """Take part in the process group that exists, or that the launcher's variables name; else be a gang of one.
+
+        timeout_seconds: how long a collective call waits for a lost or hanging rank (a group that exists keeps its own).
+        threads: torch threads of this rank; more than its share of the cores slows every rank down.
+        """
+        torch.set_num_threads(max(1, threads))
+        local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed insists on the variable
+        on_gpu = torch.cuda.is_available()
+        if on_gpu:
+            torch.cuda.set_device(local_rank % torch.cuda.device_count())
+        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+        if not torch.distributed.is_initialized():
+            backend, timeout = ("nccl" if on_gpu else "gloo"), timedelta(seconds=timeout_seconds)
+            if "RANK" in os.environ or "WORLD_SIZE" in os.environ:
+                _check_launcher_variables()
+                torch.distributed.init_process_group(backend, init_method="env://", timeout=timeout)
+            else:
+                # A store in this process's memory: no port, so gangs of one on the same host cannot meet.
+                store = torch.distributed.HashStore()
+                torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
+        return cls(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+
+    @staticmethod
+    def leave() -> None:
+        """Close the process group, where this process opened one. Otherwise a launcher warns at the end of the process."""
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The values added over the ranks, in float64 and in the same order on each rank; every rank gets the sums."""
+        if self.world == 1:
+            return [float(value) for value in values]
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return total.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """One picklable value of each rank, in the order of the ranks; every rank gets the list."""
+        if self.world == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(gathered, value)
+        return gathered
+
+    def from_main(self, value: Any) -> Any:
+        """The picklable value of rank 0."""
+        if self.world == 1:
+            return value
+        held = [value]
+        torch.distributed.broadcast_object_list(held, src=0)
+        return held[0]
+
+
+def _check_launcher_variables() -> None:
+    missing = [name for name in _LAUNCHER_VARIABLES if name not in os.environ]
+    if missing:
+        raise UserError(
+            "the launcher's variables are not complete",
+            where="environment",
+            got=", ".join(name for name in _LAUNCHER_VARIABLES if name in os.environ),
+            expected=", ".join(_LAUNCHER_VARIABLES),
+            hint="start through torchrun, the deepspeed launcher or Ray, or unset RANK and WORLD_SIZE for a single process",
+        )

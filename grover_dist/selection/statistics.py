@@ -5,8 +5,8 @@ the same resampled blocks, which makes every difference a paired one. Sums per b
 then one row of a matrix product.
 
 Percentile intervals are too narrow when blocks are few. They are widened as by Hesterberg (2015, "What teachers should know
-about the bootstrap", expanded percentile interval): the tail is moved from the normal to Student's t with blocks - 1 degrees
-of freedom. The critical value of the simultaneous intervals is moved in the same way.
+about the bootstrap"): replicates are spread by sqrt(n / (n - 1)), and the tail is moved from the normal to Student's t. The
+critical value of the simultaneous intervals is moved in the same way.
 """
 
 from __future__ import annotations
@@ -41,20 +41,22 @@ def resampling_weights(n_blocks: int, samples: int, seed: int) -> np.ndarray:
 
 
 def bootstrap_means(sums: np.ndarray, sizes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over positions in every replicate. sums [..., blocks], sizes [blocks], weights [samples, blocks] -> [..., samples]."""
-    return (sums @ weights.T) / (weights @ sizes)
+    """Mean over positions in every replicate. sums [..., blocks], sizes [blocks], weights [samples, blocks] -> [..., samples].
+
+    Spread about the observed mean by sqrt(n / (n - 1)), since a bootstrap over n blocks takes their mean for the true one.
+    """
+    n_blocks = len(sizes)
+    mean = (np.asarray(sums).sum(axis=-1) / sizes.sum())[..., None]
+    drawn = (sums @ weights.T) / (weights @ sizes)
+    return mean + (drawn - mean) * np.sqrt(n_blocks / max(n_blocks - 1, 1))
 
 
-def expanded_tail(tail: float, n_blocks: int) -> float:
-    """The tail probability at which percentiles of a bootstrap over `n_blocks` blocks have the wished coverage."""
-    if n_blocks < 2:
-        return 0.0
-    return float(stats.norm.cdf(-np.sqrt(n_blocks / (n_blocks - 1)) * stats.t.isf(tail, n_blocks - 1)))
+def interval(replicates: np.ndarray, confidence: float, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval over the last axis, its tails those of Student's t. `degrees` of freedom: blocks - 1 as a rule.
 
-
-def interval(replicates: np.ndarray, confidence: float, n_blocks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over the last axis, widened for few blocks. Returns (low, high) of the leading shape."""
-    tail = expanded_tail((1.0 - confidence) / 2.0, n_blocks)
+    Returns (low, high) of the leading shape.
+    """
+    tail = float(stats.norm.sf(stats.t.isf((1.0 - confidence) / 2.0, degrees)))
     low, high = np.quantile(replicates, [tail, 1.0 - tail], axis=-1)
     return low, high
 
@@ -94,7 +96,7 @@ class Comparison:
 
 
 def simultaneous_differences(
-    score: np.ndarray, replicates: np.ndarray, confidence: float, n_blocks: int
+    score: np.ndarray, replicates: np.ndarray, confidence: float, degrees: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """All paired differences with intervals that hold together (max-T over all pairs, Westfall and Young).
 
@@ -111,10 +113,7 @@ def simultaneous_differences(
     spread = np.sqrt(np.mean(deviation**2, axis=1))
     standardized = np.abs(deviation) / np.where(spread > 0, spread, 1.0)[:, None]
     critical = float(np.quantile(standardized.max(axis=0), confidence))
-    if n_blocks > 1:
-        critical = float(np.sqrt(n_blocks / (n_blocks - 1)) * stats.t.isf(stats.norm.sf(critical), n_blocks - 1))
-    else:
-        critical = np.inf
+    critical = float(stats.t.isf(stats.norm.sf(critical), degrees))
     half = np.zeros((n, n))
     half[first, second] = half[second, first] = np.where(spread > 0, critical * np.where(spread > 0, spread, 1.0), 0.0)
     return difference, difference - half, difference + half, critical
@@ -147,14 +146,17 @@ def compare(
     weights = resampling_weights(n_blocks, samples, seed)
     by_seed = sums.sum(axis=-1) / sizes.sum()  # [candidates, seeds, ks]
     accuracy = by_seed.mean(axis=1)
-    replicates = bootstrap_means(sums.mean(axis=1), sizes, weights) + _seed_noise(by_seed, samples, seed)
+    over_blocks = bootstrap_means(sums.mean(axis=1), sizes, weights)  # [candidates, ks, samples]
+    over_seeds, seed_degrees = _seed_noise(by_seed, samples, seed)
+    degrees = _joint_degrees(over_blocks.mean(axis=1), n_blocks - 1, over_seeds.mean(axis=1), seed_degrees)
+    replicates = over_blocks + over_seeds
     if criterion == "mean_rank":
         score = -_ranks(accuracy[..., None])[..., 0].mean(axis=1)
         replicates = -_ranks(replicates).mean(axis=1)
     else:
         score, replicates = accuracy.mean(axis=1), replicates.mean(axis=1)
-    low, high = interval(replicates, confidence, n_blocks)
-    difference, difference_low, difference_high, critical = simultaneous_differences(score, replicates, confidence, n_blocks)
+    low, high = interval(replicates, confidence, degrees)
+    difference, difference_low, difference_high, critical = simultaneous_differences(score, replicates, confidence, degrees)
     return Comparison(tuple(names), score, low, high, difference, difference_low, difference_high, critical, confidence, n_blocks)
 
 
@@ -173,7 +175,7 @@ def paired_difference(
     values = values.reshape(-1, values.shape[-1]).mean(axis=0)
     sums, sizes = block_sums(values, blocks)
     replicates = bootstrap_means(sums, sizes, resampling_weights(len(sizes), samples, seed))
-    low, high = interval(replicates, confidence, len(sizes))
+    low, high = interval(replicates, confidence, max(len(sizes) - 1, 1))
     return {"difference": float(sums.sum() / sizes.sum()), "low": float(low), "high": float(high)}
 
 
@@ -182,18 +184,34 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return stats.rankdata(-values, axis=0)
 
 
-def _seed_noise(by_seed: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """What other head seeds would have changed: Student noise with the spread between seeds, pooled over candidates.
+def _seed_noise(by_seed: np.ndarray, samples: int, seed: int) -> tuple[np.ndarray, float]:
+    """What other head seeds would have changed: normal noise with the spread between seeds, pooled over candidates.
 
-    by_seed [candidates, seeds, ks] -> [candidates, ks, samples]. Seeds share their positions, so their spread is that of
-    training alone and adds to the spread of the blocks. All ks of a replicate are drawn independently, as they are trained.
+    by_seed [candidates, seeds, ks] -> [candidates, ks, samples], and the degrees of freedom of its mean over ks. Seeds share
+    their positions, so their spread is that of training alone and adds to the spread of the blocks.
     """
     candidates, seeds, ks = by_seed.shape
     if seeds < 2:
-        return np.zeros((candidates, ks, 1))
+        return np.zeros((candidates, ks, 1)), np.inf
     freedom = candidates * (seeds - 1)
     variance = ((by_seed - by_seed.mean(axis=1, keepdims=True)) ** 2).sum(axis=(0, 1)) / freedom
     generator = np.random.Generator(np.random.Philox(key=[seed, 0x5EED]))
-    # Multivariate t: all candidates of a replicate share how far the pooled variance may be off.
-    scale = np.sqrt(freedom / generator.chisquare(freedom, size=(1, ks, samples)))
-    return generator.standard_normal((candidates, ks, samples)) * scale * np.sqrt(variance / seeds)[None, :, None]
+    noise = generator.standard_normal((candidates, ks, samples)) * np.sqrt(variance / seeds)[None, :, None]
+    parts = variance.sum() ** 2 / max((variance**2).sum(), np.finfo(float).tiny)  # how many ks carry the spread
+    return noise, freedom * max(parts, 1.0)
+
+
+def _joint_degrees(first: np.ndarray, first_degrees: float, second: np.ndarray, second_degrees: float) -> float:
+    """Degrees of freedom of a sum of two estimated variances (Welch and Satterthwaite), the variances taken from replicates.
+
+    Positions that all candidates find hard move all scores together and cancel in every difference, so what counts is the
+    spread about the mean of the candidates, where there are several.
+    """
+    variances = []
+    for part in (first, second):
+        about = part - part.mean(axis=0, keepdims=True) if len(part) > 1 else part
+        variances.append(float(about.var(axis=-1).mean()))
+    total = sum(variances)
+    if total == 0.0:
+        return float(first_degrees)
+    return total**2 / (variances[0] ** 2 / first_degrees + variances[1] ** 2 / second_degrees)

@@ -28,12 +28,12 @@ def test_block_sums_equal_a_loop():
         np.testing.assert_allclose(sums[..., column], values[..., blocks == block].sum(axis=-1))
 
 
-def test_a_replicate_is_the_mean_over_the_drawn_blocks():
+def test_a_replicate_is_the_mean_over_the_drawn_blocks_spread_for_few_blocks():
     values, blocks = np.array([1.0, 0.0, 1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 1, 1, 2])
     sums, sizes = statistics.block_sums(values, blocks)
     weights = np.array([[2.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
     drawn = np.concatenate([values[blocks == 0], values[blocks == 0], values[blocks == 2]])
-    np.testing.assert_allclose(statistics.bootstrap_means(sums, sizes, weights), [drawn.mean(), values.mean()])
+    np.testing.assert_allclose(statistics.bootstrap_means(sums, sizes, weights), [0.5 + (drawn.mean() - 0.5) * np.sqrt(3 / 2), 0.5])
 
 
 def test_weights_are_a_function_of_the_seed():
@@ -77,7 +77,7 @@ def test_uncorrected_pairs_would_fire_too_often():
         sums, sizes = simulated_sums(generator, candidates=6)
         weights = statistics.resampling_weights(len(sizes), 300, trial)
         replicates = statistics.bootstrap_means(sums[:, 0, 0], sizes, weights)
-        low, _ = statistics.interval(replicates[:, None] - replicates[None, :], 0.95, len(sizes))
+        low, _ = statistics.interval(replicates[:, None] - replicates[None, :], 0.95, len(sizes) - 1)
         wrong += bool((low > 0).any())
     assert wrong / 150 > 0.15
 
@@ -121,6 +121,6 @@ def test_paired_difference_is_narrower_than_two_single_intervals():
     better = shared | (generator.random(2000) < 0.1)
     found = statistics.paired_difference(better, shared, blocks, samples=500, confidence=0.95, seed=1)
     sums, sizes = statistics.block_sums(better, blocks)
-    low, high = statistics.interval(statistics.bootstrap_means(sums, sizes, statistics.resampling_weights(40, 500, 1)), 0.95, 40)
+    low, high = statistics.interval(statistics.bootstrap_means(sums, sizes, statistics.resampling_weights(40, 500, 1)), 0.95, 39)
     assert 0 < found["low"] < found["difference"] < found["high"]
     assert found["high"] - found["low"] < 0.5 * (high - low)

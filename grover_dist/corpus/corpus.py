@@ -1,0 +1,174 @@
+"""One stored genome at any vocabulary: regions to tokens and back, rows to ids, windows to padded batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from grover_dist.bpe.vocabulary import Vocabulary
+from grover_dist.corpus.store import BATCH_BITS, NEVER, Store
+from grover_dist.corpus.token_table import TokenTable, encode_rows, encode_windows
+from grover_dist.errors import UserError
+from grover_dist.run_dir import Artifact
+
+_SEARCH_ROWS = 4_096
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """ids uint16[n]; start_bp, end_bp int64[n] in the record, 0-based half-open; rows of the same."""
+
+    record: str
+    ids: np.ndarray
+    start_bp: np.ndarray
+    end_bp: np.ndarray
+    row_start: np.ndarray
+    row_stop: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def token_of_base(self, start_bp: int, end_bp: int) -> np.ndarray:
+        """int64[end_bp - start_bp]: index of the token over each base, -1 where there is none (an N, or outside). For tracks."""
+        index = np.full(end_bp - start_bp, -1, np.int64)
+        if len(self):
+            positions = np.arange(start_bp, end_bp)
+            token = np.searchsorted(self.start_bp, positions, side="right") - 1
+            inside = (token >= 0) & (positions < self.end_bp[token])
+            index[inside] = token[inside]
+        return index
+
+
+class Corpus:
+    """A store and the vocabulary that its levels belong to."""
+
+    def __init__(self, store: Store, vocabulary: Vocabulary) -> None:
+        self.store, self.vocabulary = store, vocabulary
+        self._tables: dict[int, TokenTable] = {}
+
+    @classmethod
+    def open(cls, artifact: Artifact | str | Path) -> Corpus:
+        """The corpus of a learn artefact or of its folder."""
+        path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
+        return cls(Store.open(path), Vocabulary.read(path))
+
+    def __reduce__(self):
+        return Corpus.open, (self.store.path,)
+
+    @property
+    def cycles_known(self) -> int:
+        """Vocabularies of 1 to this many cycles can be asked for."""
+        return self.vocabulary.cycles
+
+    def check_cycles(self, cycles: int) -> None:
+        if not 0 <= cycles <= self.cycles_known:
+            raise UserError(
+                f"the vocabulary of {cycles:,} cycles was not learned",
+                where=self.store.path,
+                got=f"{cycles:,} cycles",
+                expected=f"0 to {self.cycles_known:,}",
+                hint="ask for a smaller one, or learn again with a larger bpe.cycles",
+            )
+
+    def table(self, cycles: int) -> TokenTable:
+        if cycles not in self._tables:
+            self.check_cycles(cycles)
+            self._tables[cycles] = TokenTable(self.vocabulary.left[:cycles], self.vocabulary.right[:cycles])
+        return self._tables[cycles]
+
+    def ids_of_rows(self, row_start: int, row_stop: int, cycles: int) -> np.ndarray:
+        """Ids uint16 of the tokens of these rows, which must begin and end at token boundaries. Contig ends are boundaries."""
+        table = self.table(cycles)
+        if row_start == row_stop:
+            return np.empty(0, np.uint16)
+        for row in (row_start, row_stop):
+            if row != self.store.n_rows and self.store.level(row, row + 1)[0] <= cycles:
+                raise ValueError(f"row {row} is inside a token at {cycles} cycles")
+        carry = np.zeros(1, np.uint64)
+        stretches = [
+            (self.store.base(start, stop), self.store.level(start, stop)) for start, stop in self.store.batches(row_start, row_stop)
+        ]
+        closing = (np.zeros(1, np.uint8), np.full(1, NEVER, np.uint16))  # a boundary after the last row
+        pieces = []
+        for base, level in (*stretches, closing):
+            ids = np.empty(len(base), np.uint16)
+            count = encode_rows(base, level, cycles, table.multiplier, table.shift, table.slot_keys, table.slot_ids, carry, ids)
+            if count < 0:
+                raise self._inconsistent(row_start, row_stop)
+            pieces.append(ids[:count].copy())
+        return np.concatenate(pieces)
+
+    def starts_of_rows(self, row_start: int, row_stop: int, cycles: int) -> np.ndarray:
+        """int64: the rows of row_start..row_stop at which a token starts."""
+        found = [start + np.flatnonzero(self.store.level(start, stop) > cycles) for start, stop in self.store.batches(row_start, row_stop)]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def tokens(self, record: str, start_bp: int, end_bp: int, cycles: int) -> Tokens:
+        """The tokens that overlap a region, whole: the first and the last may reach past its ends. Letters other than A, C, G, T have
+        none. UserError where the region or the vocabulary is not there.
+        """
+        self.check_cycles(cycles)
+        contigs = self.store.contigs
+        pieces = [self._whole(start, stop, cycles) for start, stop in contigs.rows_of(record, start_bp, end_bp)]
+        ids = [self.ids_of_rows(start, stop, cycles) for start, stop in pieces]
+        starts = [self.starts_of_rows(start, stop, cycles) for start, stop in pieces]
+        stops = [np.append(rows[1:], stop) for rows, (_, stop) in zip(starts, pieces, strict=True)]
+        row_start = np.concatenate(starts) if starts else np.empty(0, np.int64)
+        row_stop = np.concatenate(stops) if stops else np.empty(0, np.int64)
+        _, position_bp = contigs.locate_rows(row_start)
+        return Tokens(
+            record=record,
+            ids=np.concatenate(ids) if ids else np.empty(0, np.uint16),
+            start_bp=position_bp,
+            end_bp=position_bp + row_stop - row_start,
+            row_start=row_start,
+            row_stop=row_stop,
+        )
+
+    def _whole(self, row_start: int, row_stop: int, cycles: int) -> tuple[int, int]:
+        """The rows widened to whole tokens. The first row of a contig and the row after its last are always boundaries."""
+        while True:
+            low = max(0, row_start + 1 - _SEARCH_ROWS)
+            found = np.flatnonzero(self.store.level(low, row_start + 1) > cycles)
+            if len(found):
+                row_start = low + int(found[-1])
+                break
+            row_start = low - 1
+        while row_stop < self.store.n_rows:
+            high = min(self.store.n_rows, row_stop + _SEARCH_ROWS)
+            found = np.flatnonzero(self.store.level(row_stop, high) > cycles)
+            row_stop = row_stop + int(found[0]) if len(found) else high
+            if len(found):
+                break
+        return row_start, row_stop
+
+    def ids_of_windows(self, row_start: np.ndarray, row_stop: np.ndarray, cycles: int, out: np.ndarray, column: int = 0) -> None:
+        """Write the ids of window w into out[w, column:], for all windows at once; rows as in `ids_of_rows`, unchecked. What lies behind a
+        window's last token in `out` is left as it was. out: integer[windows, width].
+        """
+        table = self.table(cycles)
+        row_start, row_stop = np.asarray(row_start, np.int64), np.asarray(row_stop, np.int64)
+        first = np.searchsorted(self.store.part_edges, row_start, side="right") - 1
+        last = np.searchsorted(self.store.part_edges, row_stop - 1, side="right") - 1
+        for index in np.unique(first):
+            part = self.store.parts[index]
+            lines = np.flatnonzero((first == index) & (last == index))
+            failed = encode_windows(
+                part.bytes, part.words, part.base_at, part.level_at, BATCH_BITS,
+                row_start[lines] - part.first_row, row_stop[lines] - part.first_row, cycles,
+                table.multiplier, table.shift, table.slot_keys, table.slot_ids, out, lines, column,
+            )  # fmt: skip
+            if failed >= 0:
+                raise self._inconsistent(row_start[lines[failed]], row_stop[lines[failed]])
+        for line in np.flatnonzero(first != last):  # windows over the edge of two parts
+            ids = self.ids_of_rows(int(row_start[line]), int(row_stop[line]), cycles)
+            out[line, column : column + len(ids)] = ids
+
+    def _inconsistent(self, row_start: int, row_stop: int) -> UserError:
+        return UserError(
+            "the store holds a token that its vocabulary does not",
+            where=f"{self.store.path}, rows {row_start:,} to {row_stop:,}",
+            hint="`grover-dist verify` names the damaged file; delete the artefact's folder and learn again",
+        )

@@ -41,9 +41,9 @@ class MicroBatch:
 class MaskedBatches:
     """The endless sequence of samples, cut into global batches of `batch_windows`.
 
-    Sample i of the run is window `sample_at(i mod n)` of epoch i // n. Step s holds samples s * batch_windows and following; rank r of w takes
-    every w-th from the r-th, sorts its own by length and cuts them into micro-batches of equal window count (give or take one). All ranks
-    have the same number of micro-batches. Masks are keyed by (seed, epoch, window), so neither ranks nor micro-batches change them.
+    Sample i of the run is window `sample_at(i mod n)` of epoch i // n. Step s holds samples s * batch_windows and following; rank r of w
+    takes every w-th from the r-th, sorts its own by length and cuts them into micro-batches of equal window count (give or take one). All
+    ranks have the same number of micro-batches. Masks are keyed by (seed, epoch, window), so neither ranks nor micro-batches change them.
     """
 
     corpus: Corpus
@@ -75,8 +75,8 @@ class MaskedBatches:
         return epochs, indices
 
     def held_out(self, n_windows: int, rank: int = 0, world: int = 1) -> list[MicroBatch]:
-        """`n_windows` held-out windows (all, if there are fewer), spread evenly over the genome, with masks that never change; a rank's part of
-        them. Sorted by length, so ranks may have different numbers of micro-batches.
+        """`n_windows` held-out windows (all, if there are fewer), spread evenly over the genome, with masks that never change; a rank's
+        part of them. Sorted by length, so ranks may have different numbers of micro-batches.
         """
         table = self.windows.held_out
         count = min(n_windows, len(table))

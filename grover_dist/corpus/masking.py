@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint32, uint64
+from numba import njit, uint64
 
 from grover_dist.config import MaskSettings
 from grover_dist.corpus.counter_random import MASKS, below, philox, stream_key

@@ -18,7 +18,7 @@ def sample_at(indices: np.ndarray | int, *, n: int, seed: int, epoch: int) -> np
     indices = np.asarray(indices, np.int64)
     if n < 1:
         raise ValueError(f"there is no sample to order (n = {n})")
-    if indices.size and not (0 <= indices.min() and indices.max() < n):
+    if indices.size and (indices.min() < 0 or indices.max() >= n):
         raise IndexError(f"sample positions run from 0 to {n - 1}")
     half_bits = max(1, -(-max(1, (n - 1).bit_length()) // 2))
     flat = _permute(np.ascontiguousarray(indices.ravel()), n, half_bits, stream_key(seed, SAMPLE_ORDER), epoch)

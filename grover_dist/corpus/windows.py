@@ -1,4 +1,4 @@
-"""Training windows: left to right inside a contig, without overlap; full with probability 1/2, else of a uniform length (Sanabria et al. 2024)."""
+"""Windows as in Sanabria et al. 2024: left to right inside a contig, without overlap; full with probability 1/2, else of a uniform length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows as in Sanabria et al. 2024: left to right inside a contig, without overlap; full with probability 1/2, else of a uniform length."""
+"""Windows as in Sanabria et al. 2024: left to right inside a contig, no overlap; full with probability 1/2, else of a uniform length."""
 
 from __future__ import annotations
 

@@ -58,24 +58,25 @@ class Checkpoints:
 
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint. One that was cut short or altered is passed over, which is said."""
-        found: Checkpoint | None = None
-        if self._ranks.is_main:
-            for path in sorted(self.folder.glob("s*-????????"), key=lambda path: path.name[-8:], reverse=True):
-                try:
-                    found = read_checkpoint(path)
-                    break
-                except UserError as fault:
-                    self._say(f"checkpoint {path.name} is passed over, the one before it is used: {fault}")
-        found = self._ranks.from_main(found)
-        if found is not None and found.hash != self._hash:
-            raise UserError(
-                "the checkpoint belongs to other settings",
-                where=found.path,
-                got=found.hash[:12],
-                expected=self._hash[:12],
-                hint="delete the checkpoint folder, or restore the settings that it was written with",
-            )
-        return found
+        return self._ranks.on_main(self._newest)
+
+    def _newest(self) -> Checkpoint | None:
+        for name in reversed(self.names()):
+            try:
+                found = read_checkpoint(self.folder / name)
+            except UserError as fault:
+                self._say(f"checkpoint {name} is passed over, the one before it is used. {fault}")
+                continue
+            if found.hash != self._hash:
+                raise UserError(
+                    "the checkpoint belongs to other settings",
+                    where=found.path,
+                    got=found.hash[:12],
+                    expected=self._hash[:12],
+                    hint="delete the checkpoint folder, or restore the settings that it was written with",
+                )
+            return found
+        return None
 
     def names(self) -> list[str]:
         """Of the checkpoints on the disk, oldest first. Not collective."""
@@ -85,65 +86,35 @@ class Checkpoints:
         """Write `step-N` (or `stable-N`, never removed here), then remove the oldest beyond `keep`."""
         final = self.folder / f"{'stable' if stable else 'step'}-{progress.step:08d}"
         partial = final.with_name(f".{final.name}.partial")
-        if not self._room_for(engine, final):
+        if not self._ranks.on_main(lambda: self._room_for(engine, final)):
             return
-        if self._ranks.is_main:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-        self._ranks.barrier()
+        self._ranks.on_main(lambda: _fresh(partial))
         engine.save(partial, _STATE)
         self._ranks.barrier()
-        if self._ranks.is_main:
-            description = {
-                **asdict(progress),
-                "world": self._ranks.world,
-                "zero_stage": engine.zero_stage,
-                "hash": self._hash,
-                "files": {str(path.relative_to(partial)): _describe(path) for path in sorted(partial.rglob("*")) if path.is_file()},
-            }
-            write_atomically(partial / DESCRIPTION, json.dumps(description, indent=1).encode())
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(partial, final)
-            for old in sorted(self.folder.glob("step-????????"))[: -self._keep]:
-                shutil.rmtree(old)
-        self._ranks.barrier()
+        self._ranks.on_main(lambda: self._publish(partial, final, progress, engine.zero_stage))
 
-    def load(self, engine: Engine, checkpoint: Checkpoint) -> Progress:
-        """Set the engine to the checkpoint. Another number of ranks goes through DeepSpeed's universal form, made here."""
-        if engine.zero_stage != checkpoint.zero_stage:
-            raise UserError(
-                "a run keeps its ZeRO stage",
-                where=f"engine.zero_stage; {checkpoint.path}",
-                got=engine.zero_stage,
-                expected=checkpoint.zero_stage,
-                hint="set engine.zero_stage to the checkpoint's stage, or to auto",
-            )
-        if checkpoint.world == self._ranks.world or checkpoint.zero_stage == 0:
-            engine.load(checkpoint.path, _STATE)
-            return checkpoint.progress
-        universal = self.folder / f".{checkpoint.path.name}.{_UNIVERSAL}"
-        if self._ranks.is_main:
-            self._say(f"checkpoint of {checkpoint.world} ranks is converted for {self._ranks.world}")
-            shutil.rmtree(universal, ignore_errors=True)
-            _convert(checkpoint.path / _STATE, universal / _UNIVERSAL)
-        self._ranks.barrier()
-        engine.load(universal, _UNIVERSAL, universal=True)
-        self._ranks.barrier()
-        if self._ranks.is_main:
-            shutil.rmtree(universal, ignore_errors=True)
-        return checkpoint.progress
+    def _publish(self, partial: Path, final: Path, progress: Progress, zero_stage: int) -> None:
+        description = {
+            **asdict(progress),
+            "world": self._ranks.world,
+            "zero_stage": zero_stage,
+            "hash": self._hash,
+            "files": {str(path.relative_to(partial)): _describe(path) for path in sorted(partial.rglob("*")) if path.is_file()},
+        }
+        write_atomically(partial / DESCRIPTION, json.dumps(description, indent=1).encode())
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        for old in sorted(self.folder.glob("step-????????"))[: -self._keep]:
+            shutil.rmtree(old)
 
     def _room_for(self, engine: Engine, final: Path) -> bool:
         """Whether the disk holds one more. If not: said, and training goes on while an older one is left."""
-        state: tuple[int, int, bool] | None = None
-        if self._ranks.is_main:
-            # Weights once in the model's file, and weights and two moments in the optimizer's, four bytes each.
-            needed = 16 * sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in engine.module.parameters())
-            state = (needed, shutil.disk_usage(self.folder).free, any(self.folder.glob("s*-????????")))
-        needed, free, older = self._ranks.from_main(state)
+        # Weights once in the model's file, and weights and two moments in the optimizer's, four bytes each.
+        needed = 16 * sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in engine.module.parameters())
+        free = shutil.disk_usage(self.folder).free
         if free > needed:
             return True
-        if not older:
+        if not self.names():
             raise UserError(
                 "there is no room for a checkpoint and none to fall back on",
                 where=self.folder,
@@ -151,9 +122,37 @@ class Checkpoints:
                 expected=f"{needed:,} bytes",
                 hint="free some space and run the same command again",
             )
-        if self._ranks.is_main:
-            self._say(f"WARNING: no room for {final.name} ({free:,} bytes free, {needed:,} needed); the older checkpoint stays")
+        self._say(f"WARNING: no room for {final.name} ({free:,} bytes free, {needed:,} needed); the older checkpoint stays")
         return False
+
+
+def load(engine: Engine, checkpoint: Checkpoint, ranks: Ranks, *, scratch: Path, say: Callable[[str], None] = print) -> Progress:
+    """Set the engine to the checkpoint. Another number of ranks goes through DeepSpeed's universal form, made for the moment in the
+    folder `scratch`, which all ranks share. Collective.
+    """
+    if engine.zero_stage != checkpoint.zero_stage:
+        raise UserError(
+            "a run keeps its ZeRO stage",
+            where=f"engine.zero_stage; {checkpoint.path}",
+            got=engine.zero_stage,
+            expected=checkpoint.zero_stage,
+            hint="set engine.zero_stage to the checkpoint's stage, or to auto",
+        )
+    if checkpoint.world == ranks.world or checkpoint.zero_stage == 0:
+        engine.load(checkpoint.path, _STATE)
+        return checkpoint.progress
+    universal = scratch / f".{checkpoint.path.name}.{_UNIVERSAL}"
+
+    def convert() -> None:
+        say(f"checkpoint of {checkpoint.world} ranks is converted for {ranks.world}")
+        _fresh(universal)
+        _convert(checkpoint.path / _STATE, universal / _UNIVERSAL)
+
+    ranks.on_main(convert)
+    engine.load(universal, _UNIVERSAL, universal=True)
+    ranks.barrier()
+    ranks.on_main(lambda: shutil.rmtree(universal, ignore_errors=True))
+    return checkpoint.progress
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -176,6 +175,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if _describe(file) != described:
             raise UserError("a file of the checkpoint was altered (checksum differs)", where=file)
     return checkpoint
+
+
+def _fresh(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ import torch
 from grover_dist import __version__
 from grover_dist.config import EngineSettings, OptimizerSettings
 from grover_dist.errors import UserError
-from grover_dist.training.checkpoint import Checkpoint, Checkpoints, Progress, read_checkpoint
+from grover_dist.training.checkpoint import Checkpoint, Checkpoints, Progress, load, read_checkpoint
 from grover_dist.training.engine import Engine, resolve_zero_stage, split_batch
 from grover_dist.training.metrics import MetricsWriter, Throughput
 from grover_dist.training.ranks import Ranks
@@ -76,6 +76,10 @@ class Plan:
     def schedule(self) -> Schedule:
         return Schedule.of(self.optimizer, self.total_steps, warmup_steps=self.warmup_steps)
 
+    def continuing(self, warmup_steps: int) -> Plan:
+        """The plan of a longer run that takes up a shorter one, whose warm-up took `warmup_steps`."""
+        return replace(self, warmup_steps=warmup_steps)
+
     def evaluates_after(self, step: int) -> bool:
         """Whether the held-out set is evaluated when `step` steps have been made."""
         return step * self.evaluations // self.total_steps > (step - 1) * self.evaluations // self.total_steps
@@ -99,8 +103,8 @@ class Preempted(Exception):
     """SIGTERM arrived; a checkpoint was written, and the same command goes on from there."""
 
 
-class NonFiniteLoss(Exception):
-    """The loss or the gradient is not a finite number. No checkpoint holds the step."""
+class NonFiniteLoss(UserError):
+    """The loss or the gradient is not a finite number. No checkpoint holds the step. Not worth a retry: it would come again."""
 
 
 def train(
@@ -121,11 +125,11 @@ def train(
     """
     split = split_batch(plan.batch, ranks.world, plan.micro_batch, where=plan.batch_setting)
     store = Checkpoints(checkpoints, ranks, keep=plan.keep_checkpoints, hash=plan.hash, say=say) if checkpoints else None
-    start = (store.newest() if store else None) or _continued(continue_from, plan)
+    start = (store.newest() if store else None) or ranks.on_main(lambda: _continued(continue_from, plan))
     _agree(ranks, plan)
     stage = start.zero_stage if start and plan.engine.zero_stage == "auto" else resolve_zero_stage(plan.engine, ranks.world)
     engine = Engine(objective.model, ranks, settings=plan.engine, optimizer=plan.optimizer, split=split, zero_stage=stage, seed=plan.seed)
-    progress = store.load(engine, start) if store and start else Progress()
+    progress = load(engine, start, ranks, scratch=checkpoints or start.path.parent, say=say) if start else Progress()
     first, schedule, losses, evaluation = progress.step, plan.schedule, [], {}
     if start and ranks.is_main:
         say(f"{objective.name}: goes on from step {first} of {plan.total_steps} ({start.path.name})")
@@ -230,8 +234,10 @@ def _agree_on_step(
 def _not_finite(what: str, step: int, objective: Objective, culprits: str, store: Checkpoints | None) -> NonFiniteLoss:
     kept = store.names() if store else []
     return NonFiniteLoss(
-        f"{objective.name}: the {what} of step {step + 1} is not finite on {culprits}; training stopped and the step is in no checkpoint. "
-        f"Last good checkpoint: {kept[-1] if kept else 'none'}. Lower the learning rate, or use engine.precision=fp32."
+        f"the {what} is not a finite number; training stopped and no checkpoint holds the step",
+        where=f"{objective.name}, step {step + 1}, {culprits}",
+        got=f"last good checkpoint: {kept[-1] if kept else 'none'}",
+        hint="lower the learning rate (optimizer.learning_rate), or set engine.precision=fp32",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -29,7 +29,7 @@ class Ranks:
     device: torch.device
 
     @classmethod
-    def join(cls, *, timeout_seconds: float = 1_800, threads: int = 1) -> Ranks:
+    def join(cls, timeout_seconds: float = 1_800, *, threads: int = 1) -> Ranks:
         """Take part in the process group that exists, or that the launcher's variables name; else be a gang of one.
 
         timeout_seconds: how long a collective call waits for a lost or hanging rank (a group that exists keeps its own).
@@ -82,13 +82,25 @@ class Ranks:
         torch.distributed.all_gather_object(gathered, value)
         return gathered
 
-    def from_main(self, value: Any) -> Any:
-        """The picklable value of rank 0."""
-        if self.world == 1:
-            return value
-        held = [value]
-        torch.distributed.broadcast_object_list(held, src=0)
-        return held[0]
+    def on_main(self, work: Callable[[], Any]) -> Any:
+        """Rank 0 works, the others wait; every rank gets the picklable value. What rank 0 raises is raised on every rank, so that a
+        fault of the settings or the disk ends the whole gang at once, not one rank now and the others at their timeout.
+        """
+        value, fault = None, None
+        if self.is_main:
+            try:
+                value = work()
+            except Exception as error:
+                fault = error
+        if self.world > 1:
+            told = fault if fault is None or isinstance(fault, UserError) else RuntimeError(f"rank 0: {type(fault).__name__}: {fault}")
+            held = [(value, told)]
+            torch.distributed.broadcast_object_list(held, src=0)
+            if not self.is_main:
+                value, fault = held[0]
+        if fault is not None:
+            raise fault
+        return value
 
 
 def _check_launcher_variables() -> None:

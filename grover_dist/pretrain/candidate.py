@@ -1,0 +1,183 @@
+"""Stage "pretrain": one candidate vocabulary, one language model, one budget of bases."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from grover_dist.config import Config, settings_hash
+from grover_dist.corpus.batches import MaskedBatches
+from grover_dist.corpus.corpus import Corpus
+from grover_dist.corpus.windows import Windows, make_windows
+from grover_dist.errors import UserError
+from grover_dist.genome.split import split_blocks
+from grover_dist.model.bert import MaskedPredictor, bert_config, flops_per_token, masked_lm, parameters, save_masked_lm
+from grover_dist.pretrain.objective import MaskedLanguageModelling
+from grover_dist.run_dir import Artifact, RunDir, Work
+from grover_dist.training.engine import split_batch
+from grover_dist.training.loop import Plan, Result, train
+from grover_dist.training.metrics import MetricsWriter
+from grover_dist.training.ranks import Ranks
+
+CHECKPOINTS, STABLE = "checkpoints", "stable"
+
+
+def pretrain_candidate(
+    config: Config,
+    run: RunDir,
+    corpus: Artifact,
+    cycles: int,
+    *,
+    budget_bases: int,
+    ranks: Ranks,
+    say: Callable[[str], None] = print,
+    continue_from: Artifact | None = None,
+) -> Artifact:
+    """Pretrain the vocabulary of `cycles` merges on `budget_bases` bases and publish it. Collective; resumable.
+
+    continue_from: the artefact of the same candidate with a smaller budget. Its state before the learning rate's decay is taken up, so
+    that the bases it has seen count towards this budget.
+
+    The artefact `pretrain/c<cycles>` holds `model/` (plain BertForMaskedLM with tokenizer), `metrics.jsonl`, and, where the
+    budget is below `pretrain.budget_bases`, `stable/` for a longer run to continue from. Counts: steps, bases, tokens,
+    parameters, and the last held-out figures (see MaskedLanguageModelling.evaluate).
+    """
+    name = f"c{cycles}"
+    settings = hashed_settings(config, cycles, budget_bases)
+    inputs = {"learn": corpus} | ({"continued": continue_from} if continue_from else {})
+    found = ranks.on_main(lambda: run.find("pretrain", name, settings=settings, inputs=inputs))
+    if found is not None:
+        if ranks.is_main:
+            say(f"pretrain {name}: complete already, skipped ({found.path.name})")
+        return found
+    with ExitStack() as stack:
+        work: Work = ranks.on_main(
+            lambda: stack.enter_context(run.begin("pretrain", name, settings=settings, inputs=inputs, resumable=True))
+        )
+        opened = Corpus.open(corpus)
+        windows = make_windows(
+            opened.store, split_blocks(opened.store.contigs, config.split, config.seed), config.windows, cycles, config.seed
+        )
+        objective = MaskedLanguageModelling(
+            f"pretrain {name}",
+            MaskedPredictor(masked_lm(bert_config(config.model, cycles + 9), seed=config.seed)),
+            masked_batches(config, opened, windows, cycles, ranks.world),
+            evaluate_windows=config.pretrain.evaluate_windows,
+        )
+        plan = candidate_plan(
+            config, windows, budget_bases, run_hash=settings_hash([settings, sorted(inputs[key].digest for key in inputs)])
+        )
+        if continue_from is not None:
+            plan = plan.continuing(continue_from.counts["warmup_steps"])
+        if ranks.is_main:
+            say(
+                f"pretrain {name}: {parameters(config.model, cycles + 9):,} parameters, {len(windows.train):,} training windows, "
+                f"{plan.total_steps:,} steps of {plan.batch} windows on {ranks.world} rank{'s' if ranks.world > 1 else ''}"
+            )
+        result = train(
+            objective,
+            ranks,
+            plan,
+            checkpoints=work.path / CHECKPOINTS,
+            continue_from=continue_from.file(STABLE) if continue_from else None,
+            metrics=_metrics(config, run, work, name, plan) if ranks.is_main else None,
+            say=say,
+        )
+        ranks.on_main(lambda: _finish(config, work, opened, cycles, plan, result))
+        ranks.on_main(stack.close)
+    artifact = ranks.on_main(lambda: run.find("pretrain", name, settings=settings, inputs=inputs))
+    if ranks.is_main:
+        say(f"pretrain {name}: {result.bases:,} bases, {result.evaluation['bits_per_base']:.4f} bits a base, {result.seconds:.0f} s")
+    return artifact
+
+
+def hashed_settings(config: Config, cycles: int, budget_bases: int) -> dict[str, Any]:
+    """What changes the result. Ranks, micro-batches and ZeRO stage change only rounding and which units dropout drops."""
+    pretrain = config.pretrain
+    return {
+        "seed": config.seed,
+        "cycles": cycles,
+        "budget_bases": budget_bases,
+        "windows": config.windows,
+        "split": config.split,
+        "model": config.model,
+        "precision": config.engine.precision,
+        "batch_windows": pretrain.batch_windows,
+        "mask": pretrain.mask,
+        "optimizer": pretrain.optimizer,
+        "evaluate_windows": pretrain.evaluate_windows,
+    }
+
+
+def candidate_plan(config: Config, windows: Windows, budget_bases: int, *, run_hash: str = "") -> Plan:
+    """Steps that show the budget's bases, to the nearest whole step, at the windows' mean length."""
+    pretrain = config.pretrain
+    bases_per_step = windows.train.n_bases / len(windows.train) * pretrain.batch_windows
+    return Plan(
+        seed=config.seed,
+        total_steps=max(1, round(budget_bases / bases_per_step)),
+        batch=pretrain.batch_windows,
+        micro_batch=pretrain.micro_batch_windows,
+        optimizer=pretrain.optimizer,
+        engine=config.engine,
+        log_every_steps=config.tracking.log_every_steps,
+        evaluations=pretrain.evaluations,
+        checkpoint_every_steps=pretrain.checkpoint_every_steps,
+        keep_checkpoints=pretrain.keep_checkpoints,
+        keep_stable=budget_bases < pretrain.budget_bases,
+        rank_timeout_seconds=config.resources.rank_timeout_seconds,
+        hash=run_hash,
+    )
+
+
+def masked_batches(config: Config, corpus: Corpus, windows: Windows, cycles: int, world: int) -> MaskedBatches:
+    """The candidate's batches. UserError where the ranks cannot share one."""
+    pretrain = config.pretrain
+    split = split_batch(pretrain.batch_windows, world, pretrain.micro_batch_windows)
+    return MaskedBatches(corpus, windows, cycles, config.seed, pretrain.batch_windows, split.micro_batch, pretrain.mask)
+
+
+def _metrics(config: Config, run: RunDir, work: Work, name: str, plan: Plan) -> MetricsWriter:
+    tensorboard = run.logs / "tensorboard" / work.path.name.strip(".").removesuffix(".partial") if config.tracking.tensorboard else None
+    return MetricsWriter(
+        work.file("metrics.jsonl"), run.logs / f"pretrain-{name}.jsonl", tensorboard=tensorboard, labels={"steps": plan.total_steps}
+    )
+
+
+def _finish(config: Config, work: Work, corpus: Corpus, cycles: int, plan: Plan, result: Result) -> None:
+    """Turn the folder of a run at work into what is published."""
+    vocab_size = cycles + 9
+    folder = work.path / "model"
+    save_masked_lm(bert_config(config.model, vocab_size), MaskedPredictor.plain_weights(result.weights), folder)
+    corpus.vocabulary.save_tokenizer(folder, cycles, max_length=config.model.positions)
+    checkpoints: Path = work.path / CHECKPOINTS
+    shutil.rmtree(work.path / STABLE, ignore_errors=True)
+    for stable in checkpoints.glob("stable-????????"):
+        stable.rename(work.path / STABLE)
+    shutil.rmtree(checkpoints)
+    work.counts |= {
+        "cycles": cycles,
+        "steps": result.steps,
+        "warmup_steps": plan.schedule.warmup_steps,
+        "bases": result.bases,
+        "tokens": result.tokens,
+        "parameters": parameters(config.model, vocab_size),
+        "flops_per_token": flops_per_token(
+            config.model,
+            vocab_size,
+            length_tokens=result.tokens / (result.steps * plan.batch),
+            masked_fraction=config.pretrain.mask.fraction,
+        ),
+        **result.evaluation,
+    }
+
+
+def corpus_of(run: RunDir) -> Artifact:
+    """The run's learned corpus. UserError where there is none."""
+    corpus = run.latest("learn")
+    if corpus is None:
+        raise UserError("the run has no vocabulary yet", where=run.path / "learn", hint="run `grover-dist learn CONFIG` first")
+    return corpus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,11 @@ class Tokens:
         return index
 
 
+def vocabulary_digest(vocabulary: Vocabulary) -> str:
+    """SHA-256 of the merges as little-endian (left, right) model ids: the name by which a store knows its vocabulary."""
+    return hashlib.sha256(np.stack([vocabulary.left, vocabulary.right], axis=1).astype("<u2").tobytes()).hexdigest()
+
+
 class Corpus:
     """A store and the vocabulary that its levels belong to."""
 
@@ -52,7 +58,16 @@ class Corpus:
     def open(cls, artifact: Artifact | str | Path) -> Corpus:
         """The corpus of a learn artefact or of its folder."""
         path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
-        return cls(Store.open(path), Vocabulary.read(path))
+        store, vocabulary = Store.open(path), Vocabulary.read(path)
+        if vocabulary_digest(vocabulary) != store.learner:
+            raise UserError(
+                "the store was not made by these merges",
+                where=path / "merges.txt",
+                got=vocabulary_digest(vocabulary)[:12],
+                expected=f"{store.learner[:12]}, as the store says",
+                hint=f"delete {path} and learn again",
+            )
+        return cls(store, vocabulary)
 
     def __reduce__(self):
         return Corpus.open, (self.store.path,)

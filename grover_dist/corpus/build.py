@@ -1,0 +1,150 @@
+"""The learn stage: a conversation with workers that each hold a stretch of the genome, then the store, written by the same workers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grover_dist.bpe.learn import call_local, learn
+from grover_dist.bpe.merge_log import MergeLog
+from grover_dist.bpe.partition import Partition
+from grover_dist.config import Config
+from grover_dist.corpus.corpus import vocabulary_digest
+from grover_dist.corpus.store import BATCH_ROWS, part_name, write_part
+from grover_dist.genome.contigs import ContigTable
+from grover_dist.genome.stage import open_genome
+from grover_dist.run_dir import Artifact, RunDir, Work
+
+_SMALLEST_PART, _LARGEST_PART = 1 << 16, 1 << 24
+_PARTS_WANTED = 32
+
+
+def part_rows(n_rows: int) -> int:
+    """Rows of a part of the store: a power of two that depends on the genome alone, so that the files do not depend on the workers."""
+    return min(_LARGEST_PART, max(_SMALLEST_PART, 1 << max(0, -(-n_rows // _PARTS_WANTED) - 1).bit_length()))
+
+
+def worker_ranges(n_rows: int, workers: int) -> list[tuple[int, int]]:
+    """Row ranges of the workers: whole parts, as even as they allow. Fewer than `workers` where there are fewer parts."""
+    size = part_rows(n_rows)
+    parts = -(-n_rows // size)
+    edges = np.linspace(0, parts, min(workers, parts) + 1).round().astype(int) * size
+    return [(int(start), int(min(stop, n_rows))) for start, stop in pairwise(edges)]
+
+
+class PartitionWorker:
+    """Holds a stretch of the genome while it is learned and writes its parts of the store. Reads its rows itself, so it may live on
+    any node that sees the genome's folder; whatever it holds can be rebuilt from that folder and the merges.
+    """
+
+    def __init__(self, genome_path: str, row_start: int, row_stop: int, threads: int = 1, memory: str = "fast") -> None:
+        self.genome = open_genome(genome_path)
+        self.row_start, self.row_stop = row_start, row_stop
+        starts = self.genome.contigs.row_start[:-1]
+        inside = starts[(starts > row_start) & (starts < row_stop)] - row_start
+        self.partition = Partition(
+            self.genome.bases(row_start, row_stop), inside, bool(np.isin(row_start, starts)), threads=threads, memory=memory
+        )
+
+    def start(self) -> bytes:
+        return self.partition.start()
+
+    def round(self, message: bytes) -> bytes:
+        return self.partition.round(message)
+
+    def replay(self, messages: list[bytes]) -> bytes:
+        return self.partition.replay(messages)
+
+    def write_parts(self, folder: str, metadata: dict[str, Any]) -> list[str]:
+        """Write the store's parts of these rows into a folder; returns their names. Done again, it gives the same files."""
+        size, names = part_rows(self.genome.n_rows), []
+        for start in range(self.row_start, self.row_stop, size):
+            stop = min(start + size, self.row_stop)
+            name = part_name(start // size)
+            described = {**metadata, "first_row": start, "rows": stop - start, "contigs": _contigs_of(self.genome.contigs, start, stop)}
+            temporary = Path(folder) / f".{name}.tmp"
+            write_part(temporary, self._batches(start, stop), described)
+            os.replace(temporary, Path(folder) / name)
+            names.append(name)
+        return names
+
+    def _batches(self, row_start: int, row_stop: int):
+        for start in range(row_start, row_stop, BATCH_ROWS):
+            stop = min(start + BATCH_ROWS, row_stop)
+            level = self.partition.levels(start - self.row_start, stop - self.row_start)
+            yield self.genome.bases(start, stop), level, self.genome.masked(start, stop)
+
+
+def _contigs_of(contigs: ContigTable, row_start: int, row_stop: int) -> list[dict[str, Any]]:
+    """The contigs that some rows belong to, as docs/formats.md describes them."""
+    first, last = contigs.contig_of(np.array([row_start, row_stop - 1]))
+    return [
+        {
+            "record": contigs.record_names[contigs.record[index]],
+            "start_bp": int(contigs.start_bp[index]),
+            "end_bp": int(contigs.end_bp[index]),
+            "row_start": int(contigs.row_start[index]),
+        }
+        for index in range(first, last + 1)
+    ]
+
+
+def local_workers(genome_path: str, row_ranges: Sequence[tuple[int, int]]) -> list[PartitionWorker]:
+    """Workers inside this process that share its cores."""
+    threads = max(1, (os.cpu_count() or 1) // len(row_ranges))
+    return [PartitionWorker(genome_path, start, stop, threads) for start, stop in row_ranges]
+
+
+def build_corpus(
+    config: Config,
+    run: RunDir,
+    genome: Artifact,
+    *,
+    n_workers: int = 1,
+    make_workers: Callable[[str, Sequence[tuple[int, int]]], list[Any]] = local_workers,
+    call: Callable[..., list[Any]] = call_local,
+    say: Callable[[str], None] = print,
+) -> Artifact:
+    """Stage "learn": merges.txt, vocabulary.json, contigs.json and store/part-NNNNN.arrow. The files do not depend on the workers.
+
+    make_workers(genome_path, row_ranges): a PartitionWorker, or a handle of one, for each range; called again for a lost worker.
+    call(workers, method, args_per_worker) reaches them. A killed stage goes on from the merges in its log. UserError where the genome
+    supports fewer cycles than asked for.
+    """
+
+    def write(work: Work) -> None:
+        opened = open_genome(genome)
+        ranges = worker_ranges(opened.n_rows, n_workers)
+        workers = make_workers(str(genome.path), ranges)
+
+        def revive(index: int) -> Any:
+            return make_workers(str(genome.path), [ranges[index]])[0]
+
+        with MergeLog.open(work.file("merges.log"), genome.digest, strand=config.bpe.strand, say=say) as log:
+            vocabulary = learn(workers, config.bpe.cycles, call=call, revive=revive, log=log, say=say)
+        store = work.path / "store"
+        shutil.rmtree(store, ignore_errors=True)
+        store.mkdir()
+        digest = vocabulary_digest(vocabulary)
+        metadata = {"learner": digest, "genome": genome.digest, "cycles": vocabulary.cycles}
+        names = list(chain.from_iterable(call(workers, "write_parts", [(str(store), metadata)] * len(workers))))
+        vocabulary.write(work.path)
+        work.write_json("contigs.json", opened.contigs.to_json())
+        work.file("merges.log").unlink()
+        work.counts |= {
+            "bases": opened.n_rows,
+            "contigs": len(opened.contigs),
+            "cycles": vocabulary.cycles,
+            "parts": len(names),
+            "learner": digest,
+            "longest_token_bases": int(vocabulary.lengths().max()),
+        }
+        say(f"learn: {vocabulary.cycles:,} cycles on {opened.n_rows:,} bases, store of {len(names)} parts")
+
+    return run.once("learn", "bpe", write, settings={"bpe": config.bpe}, inputs={"genome": genome}, resumable=True, say=say)

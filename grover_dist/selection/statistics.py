@@ -170,13 +170,16 @@ def compare_plain(names: Sequence[Any], score: Sequence[float], confidence: floa
 def paired_difference(
     first: np.ndarray, second: np.ndarray, blocks: np.ndarray, *, samples: int, confidence: float, seed: int
 ) -> dict[str, float]:
-    """Mean of `first - second` [..., positions] with its interval over blocks; leading axes (k, seeds) are averaged."""
+    """Mean of `first - second` with its interval over blocks and head seeds. Both broadcast to [seeds, ks, positions]."""
     values = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    values = values.reshape(-1, values.shape[-1]).mean(axis=0)
-    sums, sizes = block_sums(values, blocks)
-    replicates = bootstrap_means(sums, sizes, resampling_weights(len(sizes), samples, seed))
-    low, high = interval(replicates, confidence, max(len(sizes) - 1, 1))
-    return {"difference": float(sums.sum() / sizes.sum()), "low": float(low), "high": float(high)}
+    sums, sizes = block_sums(values, blocks)  # [seeds, ks, blocks]
+    n_blocks, total = len(sizes), sizes.sum()
+    over_blocks = bootstrap_means(sums.mean(axis=(0, 1)), sizes, resampling_weights(n_blocks, samples, seed))
+    over_seeds, seed_degrees = _seed_noise(sums.sum(axis=-1)[None] / total, samples, seed)
+    over_seeds = over_seeds[0].mean(axis=0)
+    degrees = _joint_degrees(over_blocks[None], max(n_blocks - 1, 1), over_seeds[None], seed_degrees)
+    low, high = interval(over_blocks + over_seeds, confidence, degrees)
+    return {"difference": float(values.mean()), "low": float(low), "high": float(high)}
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ def test_paired_difference_is_narrower_than_two_single_intervals():
     blocks = np.repeat(np.arange(40), 50)
     shared = generator.random(2000) < np.repeat(generator.random(40), 50)
     better = shared | (generator.random(2000) < 0.1)
-    found = statistics.paired_difference(better, shared, blocks, samples=500, confidence=0.95, seed=1)
+    found = statistics.paired_difference(better[None, None], shared[None, None], blocks, samples=500, confidence=0.95, seed=1)
     sums, sizes = statistics.block_sums(better, blocks)
     low, high = statistics.interval(statistics.bootstrap_means(sums, sizes, statistics.resampling_weights(40, 500, 1)), 0.95, 39)
     assert 0 < found["low"] < found["difference"] < found["high"]

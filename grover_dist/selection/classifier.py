@@ -1,0 +1,163 @@
+"""Classification with the pretraining loop: the objective, its evaluation over all ranks, and a frozen trunk's features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from grover_dist.config import Config, HeadSettings
+from grover_dist.corpus.order import sample_at
+from grover_dist.selection.examples import ExampleBatch, Examples, TokenRows
+from grover_dist.training.engine import split_batch
+from grover_dist.training.loop import BatchSize, Plan, Result, train
+from grover_dist.training.ranks import Ranks
+
+MICRO_BATCH_SEQUENCES = 64
+EVALUATE_SEQUENCES = 256
+_KEEP_CLASSES = 64  # with more classes, only the prediction and the truth's probability are kept
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """predicted int64[n]; truth_log_prob float32[n] in nats; log_prob float32[n, classes], None where there are many classes."""
+
+    predicted: np.ndarray
+    truth_log_prob: np.ndarray
+    log_prob: np.ndarray | None
+
+
+class Classification:
+    """The loop's objective: cross entropy of a class a sequence. Logits of a sequence's windows are averaged.
+
+    After training, `predictions` holds those of the last evaluation, the same on each rank.
+    """
+
+    def __init__(self, name: str, model: nn.Module, training: Examples, evaluation: Examples, *, seed: int, batch_sequences: int) -> None:
+        self.name, self.model = name, model
+        self.training, self.evaluation = training, evaluation
+        self.seed, self.batch_sequences = seed, batch_sequences
+        self.predictions: Predictions | None = None
+
+    def batches(self, step: int, rank: int, world: int) -> Sequence[ExampleBatch]:
+        n = len(self.training)
+        number = step * self.batch_sequences + np.arange(rank, self.batch_sequences, world, dtype=np.int64)
+        indices = np.empty_like(number)
+        for epoch in np.unique(number // n):
+            here = number // n == epoch
+            indices[here] = sample_at(number[here] % n, n=n, seed=self.seed, epoch=int(epoch))
+        split = split_batch(self.batch_sequences, world, MICRO_BATCH_SEQUENCES)
+        return [self.training.batch(part) for part in np.array_split(indices, split.accumulation)]
+
+    def size(self, batch: ExampleBatch) -> BatchSize:
+        return BatchSize(targets=len(batch.labels), tokens=batch.n_tokens, bases=batch.n_bases)
+
+    def loss(self, model: Any, batch: ExampleBatch, device: torch.device) -> torch.Tensor:
+        labels = torch.from_numpy(batch.labels).to(device)
+        return functional.cross_entropy(logits_of(model, batch, device), labels, reduction="sum")
+
+    def evaluate(self, model: Any, ranks: Ranks) -> Mapping[str, float]:
+        self.predictions = predict(model, self.evaluation, ranks)
+        correct = self.predictions.predicted == self.evaluation.labels
+        return {"accuracy": float(correct.mean()), "nats": -float(self.predictions.truth_log_prob.mean())}
+
+
+def logits_of(model: Any, batch: ExampleBatch, device: torch.device) -> torch.Tensor:
+    """fp32[examples, classes]"""
+    output = model(**{name: torch.from_numpy(value).to(device) for name, value in batch.inputs.items()})
+    logits = (output if isinstance(output, torch.Tensor) else output.logits).float()
+    if batch.owner is None:
+        return logits
+    owner = torch.from_numpy(batch.owner).to(device)
+    windows = torch.bincount(owner, minlength=len(batch.labels)).clamp(min=1)
+    total = logits.new_zeros(len(batch.labels), logits.shape[1]).index_add(0, owner, logits)
+    return total / windows[:, None]
+
+
+def predict(model: Any, examples: Examples, ranks: Ranks) -> Predictions:
+    """Predictions of all examples, computed in strides over the ranks. Every rank makes the same number of forward passes
+    (a partitioned model is gathered in each of them) and gets the whole result. Without gradients, in evaluation mode.
+    """
+    n = len(examples)
+    share = -(-n // ranks.world)
+    mine = np.minimum(ranks.rank + ranks.world * np.arange(share), n - 1)  # a rank that has one less repeats the last
+    predicted, truth, kept = [], [], []
+    for start in range(0, share, EVALUATE_SEQUENCES):
+        batch = examples.batch(mine[start : start + EVALUATE_SEQUENCES])
+        with torch.no_grad():
+            log_prob = functional.log_softmax(logits_of(model, batch, ranks.device), dim=1).cpu().numpy()
+        predicted.append(log_prob.argmax(axis=1))
+        truth.append(log_prob[np.arange(len(batch.labels)), batch.labels])
+        if log_prob.shape[1] <= _KEEP_CLASSES:
+            kept.append(log_prob)
+    gathered = ranks.gather((np.concatenate(predicted), np.concatenate(truth), np.concatenate(kept) if kept else None))
+
+    def merge(parts: list[np.ndarray]) -> np.ndarray:
+        return np.stack(parts, axis=1).reshape(share * ranks.world, *parts[0].shape[1:])[:n]
+
+    log_prob = merge([part[2] for part in gathered]) if kept else None
+    return Predictions(merge([part[0] for part in gathered]), merge([part[1] for part in gathered]).astype(np.float32), log_prob)
+
+
+def fit(
+    objective: Classification,
+    ranks: Ranks,
+    head: HeadSettings,
+    config: Config,
+    *,
+    evaluations: int = 1,
+    checkpoints: Path | None = None,
+    hash: str = "",
+    setting: str,
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Train for `head.epochs`. Collective. `setting` is the dotted name of the head's settings, for messages."""
+    total_steps = max(1, math.ceil(head.epochs * len(objective.training) / head.batch_sequences))
+    plan = Plan(
+        seed=objective.seed,
+        total_steps=total_steps,
+        batch=head.batch_sequences,
+        micro_batch=MICRO_BATCH_SEQUENCES,
+        optimizer=head.optimizer,
+        engine=config.engine,
+        rank_timeout_seconds=config.resources.rank_timeout_seconds,
+        evaluations=min(evaluations, total_steps),
+        hash=hash,
+        batch_setting=f"{setting}.batch_sequences",
+    )
+    return train(objective, ranks, plan, checkpoints=checkpoints, say=say)
+
+
+class FrozenHead(nn.Module):
+    """Pooler, dropout and linear layer of a BertForSequenceClassification, on features of its trunk. Shares their weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.pooler, self.dropout, self.classifier = model.bert.pooler, model.dropout, model.classifier
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.dropout(self.pooler(features[:, None])))
+
+
+def cls_features(model: nn.Module, tokens: TokenRows, ranks: Ranks) -> np.ndarray:
+    """The trunk's last hidden state of [CLS], float32[rows, hidden], computed in strides over the ranks."""
+    trunk = model.bert.to(ranks.device).eval()
+    n = len(tokens.lengths)
+    mine = np.arange(ranks.rank, n, ranks.world)
+    parts = []
+    for start in range(0, len(mine), EVALUATE_SEQUENCES):
+        inputs = tokens.take_rows(mine[start : start + EVALUATE_SEQUENCES])
+        with torch.no_grad():
+            hidden = trunk(**{name: torch.from_numpy(value).to(ranks.device) for name, value in inputs.items()}).last_hidden_state
+        parts.append(hidden[:, 0].float().cpu().numpy())
+    features = np.empty((n, model.config.hidden_size), np.float32)
+    for rank, part in enumerate(ranks.gather(np.concatenate(parts) if parts else features[:0])):
+        features[rank :: ranks.world] = part
+    return features

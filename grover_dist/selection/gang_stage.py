@@ -1,0 +1,43 @@
+"""A stage that several ranks work on and the main rank writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from grover_dist.run_dir import Artifact, RunDir, Work
+from grover_dist.training.ranks import Ranks
+
+
+def once_in_gang(
+    run: RunDir,
+    ranks: Ranks,
+    stage: str,
+    name: str,
+    write: Callable[[Work], None],
+    *,
+    settings: Any,
+    inputs: Mapping[str, Artifact],
+    resumable: bool = False,
+    say: Callable[[str], None],
+) -> Artifact:
+    """`RunDir.once` for a gang. Every rank calls `write(work)` with the same `work.path`; only the main rank may write in it, and what it
+    puts into `work.counts` is published.
+    """
+    found = ranks.on_main(lambda: run.find(stage, name, settings=settings, inputs=inputs))
+    if found is not None:
+        if ranks.is_main:
+            say(f"{stage} {name}: complete already, skipped ({found.path.name})")
+        return found
+    with ExitStack() as stack:
+        held: list[Work] = []
+
+        def begin() -> Work:
+            held.append(stack.enter_context(run.begin(stage, name, settings=settings, inputs=inputs, resumable=resumable)))
+            return held[0]
+
+        shared = ranks.on_main(begin)
+        write(held[0] if held else shared)
+        ranks.on_main(stack.close)
+    return ranks.on_main(lambda: run.find(stage, name, settings=settings, inputs=inputs))

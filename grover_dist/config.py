@@ -277,8 +277,22 @@ class Config(Section):
             raise ValueError("finetune.tasks with 'planted' need genome.synthetic")
         return self
 
+    def with_absolute_paths(self) -> Config:
+        """Relative paths mean the working folder of the command; workers and jobs have another."""
+        return _absolute(self)
+
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.absolute()
+    if isinstance(value, tuple):
+        return tuple(_absolute(item) for item in value)
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={name: _absolute(getattr(value, name)) for name in type(value).model_fields})
+    return value
 
 
 def settings_hash(settings: Any) -> str:
@@ -300,12 +314,12 @@ def to_plain(value: Any) -> Any:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file with its `extends:` chain, apply `key.sub=value` overrides, validate. Every fault is reported at once.
 
-    Paths inside the file are relative to the working folder, as everywhere on a command line.
+    Paths inside the file are relative to the working folder, as everywhere on a command line, and are made absolute here.
     """
     data = _read_chain(Path(path), ())
     for override in overrides:
         _apply_override(data, override)
-    return config_from(data, source=path)
+    return config_from(data, source=path).with_absolute_paths()
 
 
 def config_from(data: Mapping[str, Any], *, source: object = "settings") -> Config:

@@ -60,7 +60,7 @@ def test_extends_and_overrides_merge_from_base_to_command_line(tmp_path):
     (tmp_path / "child.yaml").write_text("extends: base.yaml\nseed: 4\n")
     config = load_config(tmp_path / "child.yaml", ["bpe.cycles=1500", "pretrain.optimizer.learning_rate=2e-4", "genome.fasta=[b.fa, c.fa]"])
     assert (config.seed, config.bpe.cycles, config.pretrain.optimizer.learning_rate) == (4, 1500, 2e-4)
-    assert [str(path) for path in config.genome.fasta] == ["b.fa", "c.fa"]
+    assert [path.name for path in config.genome.fasta] == ["b.fa", "c.fa"] and all(path.is_absolute() for path in config.genome.fasta)
 
 
 def test_circular_extends_bad_yaml_missing_file_and_bad_override(tmp_path):

@@ -149,7 +149,7 @@ def test_the_folder_of_another_run_or_of_something_else_is_refused(tmp_path):
 def test_the_resolved_settings_are_written_and_valid(tmp_path):
     from grover_dist.config import load_config
 
-    config = _config(tmp_path / "run")
+    config = _config(tmp_path / "run").with_absolute_paths()
     RunDir.open(config)
     assert load_config(tmp_path / "run" / "config.yaml") == config
 

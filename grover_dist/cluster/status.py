@@ -27,5 +27,3 @@ def describe_run(run: RunDir) -> Iterator[str]:
         if lines:
             age_seconds = time.time() - path.stat().st_mtime
             yield f"  {path.stem}: {describe_progress(lines[-1])} ({age_seconds:,.0f} s ago)"
-
-

@@ -1,4 +1,4 @@
-"""`grover-dist submit`: the pipeline as a Ray job, with a small working folder and every path made absolute."""
+"""`grover-dist submit`: the pipeline as a Ray job, with a small working folder and absolute paths."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def submit_job(config: Config, *, address: str, follow: bool, say: Callable[[str
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     with tempfile.TemporaryDirectory(prefix="grover-dist-job-") as folder:
-        write_working_folder(_with_absolute_paths(config), Path(folder))
+        write_working_folder(config.with_absolute_paths(), Path(folder))
         try:
             client = JobSubmissionClient(address)
             job = client.submit_job(
@@ -60,20 +60,3 @@ def write_working_folder(config: Config, folder: Path) -> None:
     package = Path(__file__).resolve().parent.parent
     shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc"))
     (folder / CONFIG_NAME).write_text(config.to_yaml())
-
-
-def _with_absolute_paths(config: Config) -> Config:
-    """Relative paths mean this working folder, and the job has another."""
-    tasks = tuple(
-        task.model_copy(
-            update={key: path.resolve() for key in ("train", "validation", "test") if (path := getattr(task, key)) is not None}
-        )
-        for task in config.finetune.tasks
-    )
-    return config.model_copy(
-        update={
-            "run": config.run.model_copy(update={"dir": config.run.dir.resolve()}),
-            "genome": config.genome.model_copy(update={"fasta": tuple(path.resolve() for path in config.genome.fasta)}),
-            "finetune": config.finetune.model_copy(update={"tasks": tasks}),
-        }
-    )

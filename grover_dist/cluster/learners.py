@@ -1,0 +1,58 @@
+"""The learner on Ray: one actor holds a stretch of the genome; a lost one is made again and brought up to date by replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from grover_dist.bpe.learn import WorkerLost
+from grover_dist.cluster.session import Room
+from grover_dist.config import Config
+from grover_dist.corpus.build import PartitionWorker, build_corpus
+from grover_dist.errors import UserError
+from grover_dist.run_dir import Artifact, RunDir
+
+
+def learn_on_ray(config: Config, run: RunDir, genome: Artifact, room: Room, say: Callable[[str], None]) -> Artifact:
+    """Stage "learn" with its partitions in Ray actors: by default one for each node with the node's cores as threads, and two at
+    the least where there are two cores.
+    """
+    wanted = config.resources.bpe_actors
+    actors = max(room.nodes, min(2, int(room.cpus))) if wanted == "auto" else wanted
+    actors = max(1, min(actors, int(room.cpus)))
+    threads = max(1, int(room.cpus) // actors)
+    actor_class = ray.remote(num_cpus=threads, scheduling_strategy="SPREAD")(PartitionWorker)
+    handles: list[Any] = []
+
+    def make_workers(genome_path: str, row_ranges: Sequence[tuple[int, int]]) -> list[Any]:
+        made = [actor_class.remote(genome_path, start, stop, threads, config.resources.bpe_memory) for start, stop in row_ranges]
+        handles.extend(made)
+        return made
+
+    say(f"learn: {actors} Ray actors of {threads} thread{'s' if threads > 1 else ''}")
+    try:
+        return build_corpus(config, run, genome, n_workers=actors, make_workers=make_workers, call=call_actors, say=say)
+    finally:
+        for handle in handles:
+            ray.kill(handle)
+
+
+def call_actors(workers: Sequence[Any], method: str, args: Sequence[tuple]) -> list[Any]:
+    """Call `method` of every actor at once; replies in their order. Raises WorkerLost with the places of dead actors."""
+    references = [getattr(worker, method).remote(*arguments) for worker, arguments in zip(workers, args, strict=True)]
+    replies, lost = [], []
+    for index, reference in enumerate(references):
+        try:
+            replies.append(ray.get(reference))
+        except RayActorError:
+            lost.append(index)
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
+    if lost:
+        raise WorkerLost(*lost)
+    return replies

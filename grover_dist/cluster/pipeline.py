@@ -1,0 +1,205 @@
+"""The whole run: each stage is called once, after what it needs; what is complete already is skipped.
+
+The driver holds nothing that the run's folder does not: it may die at any moment, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from grover_dist.bpe.vocabulary import Vocabulary
+from grover_dist.cluster.console import following
+from grover_dist.cluster.gangs import Call, run_gang, run_task
+from grover_dist.cluster.learners import learn_on_ray
+from grover_dist.cluster.schedule import Job, run_jobs
+from grover_dist.cluster.session import Room, ray_session
+from grover_dist.config import Config
+from grover_dist.errors import UserError
+from grover_dist.run_dir import Artifact, RunDir
+
+
+@contextmanager
+def pipeline_session(config: Config, run: RunDir, *, say: Callable[[str], None]) -> Iterator[Pipeline]:
+    """A pipeline over a Ray session, with the workers' words repeated through `say`."""
+    with ray_session(config.resources) as room, following(run, say):
+        yield Pipeline(config, run, room, say)
+
+
+class Pipeline:
+    """The stages in the order of the data. Each method returns its artefacts, made now or found complete, and asks for what it needs."""
+
+    def __init__(self, config: Config, run: RunDir, room: Room, say: Callable[[str], None]) -> None:
+        self.config, self.run, self.room, self.say = config, run, room, say
+        self._done: dict[str, Any] = {}
+
+    def genome(self) -> Artifact:
+        return self._task("genome", "grover_dist.genome.stage:build_genome")
+
+    def corpus(self) -> Artifact:
+        genome = self.genome()
+        return self._once("corpus", lambda: learn_on_ray(self.config, self.run, genome, self.room, self.say))
+
+    def task(self) -> Artifact:
+        return self._task("kmer-task", "grover_dist.selection.task:build_task", genome=self.genome())
+
+    def candidates(self) -> list[Artifact]:
+        """The "kmer" artefacts of every candidate, on the last rung that it reached."""
+        return list(self._ladder()["evaluations"].values())
+
+    def selection(self) -> Artifact:
+        ladder = self._ladder()
+        from grover_dist.selection.decide import decide
+
+        return self._once("selection", lambda: decide(self.config, self.run, **ladder, say=self.say))
+
+    def chosen(self) -> tuple[int, Artifact]:
+        """Cycles and "pretrain" artefact of the chosen candidate."""
+        cycles = int(self.selection().counts["chosen"])
+        return cycles, self._ladder()["pretrained"][cycles]
+
+    def finetunes(self) -> list[Artifact]:
+        return self._downstream("finetune")["finetune"]
+
+    def analysis(self) -> Artifact:
+        return self._downstream("analysis")["analysis"]
+
+    def export(self) -> Artifact:
+        return self._downstream("export")["export"]
+
+    def report(self) -> Artifact:
+        artifacts = self._downstream("finetune", "analysis", "export")
+        ladder = self._ladder()
+        everything: dict[str, Artifact | list[Artifact]] = {
+            "genome": self.genome(),
+            "learn": self.corpus(),
+            "kmer-task": self.task(),
+            "kmer-baselines": ladder["baselines"],
+            "pretrain": list(ladder["pretrained"].values()),
+            "kmer": list(ladder["evaluations"].values()),
+            "selection": self.selection(),
+            **artifacts,
+        }
+        return self._task("report", "grover_dist.report.page:write_report", artifacts=everything)
+
+    def _ladder(self) -> dict[str, Any]:
+        return self._once("ladder", self._climb)
+
+    def _climb(self) -> dict[str, Any]:
+        """Every candidate on every rung that the ladder lets it reach: the arguments of `decide`."""
+        from grover_dist.selection.ladder import go_on, plan_rungs
+        from grover_dist.selection.scores import compare_evaluations
+
+        corpus, task = self.corpus(), self.task()
+        settings, candidates = self.config.selection.ladder, self.config.pretrain.candidates
+        rungs = plan_rungs(settings, self.config.pretrain.budget_bases)
+        pretrained: dict[int, Artifact] = {}
+        evaluations: dict[int, Artifact] = {}
+        reached: dict[int, int] = {}
+        verdicts, alive = [], sorted(candidates)
+        baselines = None
+        for rung in rungs:
+            jobs = [self._trial_job(cycles, rung.budget_bases, corpus, task, pretrained.get(cycles)) for cycles in alive]
+            if baselines is None:
+                call = self._call("kmer-baselines", "grover_dist.selection.baselines:build_baselines", genome=self.genome(), task=task)
+                jobs.append(Job("kmer-baselines", lambda call=call: run_task(call), cpus=1.0))
+            results = self._run(jobs)
+            baselines = results.pop("kmer-baselines", baselines)
+            for cycles in alive:
+                pretrained[cycles], evaluations[cycles] = results[f"c{cycles}"]["pretrain"], results[f"c{cycles}"]["kmer"]
+                reached[cycles] = rung.index
+            comparison = compare_evaluations(
+                self.config, {cycles: evaluations[cycles] for cycles in alive}, {cycles: pretrained[cycles] for cycles in alive}
+            )
+            verdict = go_on(comparison, rung, settings, candidates)
+            verdicts.append(verdict)
+            if verdict.dropped:
+                self.say(
+                    f"ladder: rung {rung.index + 1} of {len(rungs)} drops {', '.join(f'{cycles} cycles' for cycles in verdict.dropped)}"
+                )
+            alive = list(verdict.kept)
+        return {"evaluations": evaluations, "pretrained": pretrained, "baselines": baselines, "reached": reached, "verdicts": verdicts}
+
+    def _trial_job(self, cycles: int, budget_bases: int, corpus: Artifact, task: Artifact, before: Artifact | None) -> Job:
+        call = self._call(
+            f"c{cycles}",
+            "grover_dist.selection.trial:run_trial",
+            corpus=corpus,
+            task=task,
+            cycles=cycles,
+            budget_bases=budget_bases,
+            continue_from=before,
+        )
+        # A merge of count n takes n boundaries away (fewer in runs of one token): the smaller vocabulary has more tokens to train on.
+        vocabulary = Vocabulary.read(corpus.path)
+        tokens_per_base = 1.0 - vocabulary.count[:cycles].sum() / corpus.counts["bases"]
+        return self._gang_job(call, cost=budget_bases * max(tokens_per_base, 0.0))
+
+    def _downstream(self, *wanted: str) -> dict[str, Any]:
+        """What the chosen model is used for; all that is wanted runs side by side."""
+        missing = [stage for stage in wanted if stage not in self._done]
+        if missing:
+            corpus = self.corpus()
+            cycles, pretrained = self.chosen()
+            jobs: list[Job] = []
+            if "finetune" in missing:
+                for task in self.config.finetune.tasks:
+                    call = self._call(
+                        f"finetune-{task.name}",
+                        "grover_dist.finetune.stage:finetune_in_gang",
+                        corpus=corpus,
+                        pretrained=pretrained,
+                        task_settings=task,
+                        cycles=cycles,
+                    )
+                    jobs.append(self._gang_job(call, cost=1.0 + task.head.epochs))
+            arguments = {"corpus": corpus, "pretrained": pretrained}
+            tasks = {
+                "analysis": ("grover_dist.analysis.embeddings:analyze", {**arguments, "cycles": cycles}),
+                "export": ("grover_dist.pretrain.export:export_model", arguments),
+            }
+            for stage in missing:
+                if stage in tasks:
+                    call = self._call(stage, tasks[stage][0], **tasks[stage][1])
+                    jobs.append(Job(stage, lambda call=call: run_task(call), cpus=1.0))
+            results = self._run(jobs)
+            for stage in missing:
+                self._done[stage] = (
+                    [results[f"finetune-{task.name}"]["finetune"] for task in self.config.finetune.tasks]
+                    if stage == "finetune"
+                    else results[stage]
+                )
+        return {stage: self._done[stage] for stage in wanted}
+
+    def _gang_job(self, call: Call, *, cost: float) -> Job:
+        resources = self.config.resources
+        ranks = resources.ranks_per_candidate
+        return Job(
+            call.name,
+            lambda: run_gang(call, resources),
+            cpus=ranks * resources.cpus_per_rank,
+            gpus=ranks * resources.gpus_per_rank,
+            cost=cost,
+        )
+
+    def _run(self, jobs: Sequence[Job]) -> dict[str, Any]:
+        """Run side by side. What succeeds is kept; the first failure is raised when all have ended."""
+        places = self.config.resources.candidates_at_once
+        outcome = run_jobs(jobs, cpus=self.room.cpus, gpus=self.room.gpus, places=None if places == "auto" else places)
+        for name, error in outcome.failures.items():
+            self.say(f"{name} failed: {error if isinstance(error, UserError) else type(error).__name__}")
+        for error in outcome.failures.values():
+            raise error
+        return outcome.results
+
+    def _call(self, name: str, function: str, **arguments: Any) -> Call:
+        return Call(function, self.config, str(self.run.path.resolve()), name, arguments)
+
+    def _task(self, name: str, function: str, **arguments: Any) -> Artifact:
+        return self._once(name, lambda: run_task(self._call(name, function, **arguments)))
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._done:
+            self._done[name] = make()
+        return self._done[name]

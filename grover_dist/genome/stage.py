@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from grover_dist.run_dir import Artifact, RunDir, Work
 BATCH_ROWS = 1 << 20
 SCHEMA = pa.schema([pa.field("base", pa.uint8(), nullable=False), pa.field("masked", pa.bool_(), nullable=False)])
 _SCAN_LETTERS = 1 << 22
-_OTHER = 4
-_CODE = np.full(256, _OTHER, np.uint8)
+OTHER_LETTER = 4
+CODE_OF_LETTER = np.full(256, OTHER_LETTER, np.uint8)
 for _code, _letter in enumerate(b"ACGT"):
-    _CODE[_letter] = _CODE[_letter | 0x20] = _code
+    CODE_OF_LETTER[_letter] = CODE_OF_LETTER[_letter | 0x20] = _code
 
 
 def build_genome(config: Config, run: RunDir, say: Callable[[str], None] = print) -> Artifact:
@@ -89,6 +89,14 @@ def write_genome(paths: tuple[Path, ...], include: tuple[str, ...], exclude: tup
     return summary
 
 
+def runs_of_bases(letters: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(start, base codes uint8) of each maximal run of A, C, G, T in ASCII letters of either case."""
+    codes = CODE_OF_LETTER[letters]
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], codes != OTHER_LETTER, [False]])))
+    for start, stop in zip(edges[0::2].tolist(), edges[1::2].tolist(), strict=True):
+        yield start, codes[start:stop]
+
+
 @dataclass(frozen=True)
 class _RecordScan:
     name: str
@@ -111,8 +119,8 @@ def _scan(record: FastaRecord, rows: _RowWriter) -> _RecordScan:
     for offset in range(0, len(record.letters), _SCAN_LETTERS):
         letters = record.letters[offset : offset + _SCAN_LETTERS]
         digest.update(letters.tobytes().upper())
-        codes = _CODE[letters]
-        real = codes != _OTHER
+        codes = CODE_OF_LETTER[letters]
+        real = codes != OTHER_LETTER
         changes = np.flatnonzero(real[1:] != real[:-1]) + 1
         if real[0] != inside:
             changes = np.concatenate([[0], changes])
@@ -121,7 +129,8 @@ def _scan(record: FastaRecord, rows: _RowWriter) -> _RecordScan:
         lower = letters >= ord("a")
         if not real.all():
             counts = np.bincount(letters[~real], minlength=256)
-            other.update({chr(letter).upper(): int(counts[letter]) for letter in np.flatnonzero(counts)})
+            for letter in np.flatnonzero(counts):
+                other[chr(letter).upper()] += int(counts[letter])
             codes, lower = codes[real], lower[real]
         bases += np.bincount(codes, minlength=4)
         masked += int(np.count_nonzero(lower))

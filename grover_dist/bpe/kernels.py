@@ -1,0 +1,333 @@
+"""Compiled inner loops of one strip: a contiguous stretch of the genome that one thread merges.
+
+Layout of a strip. One uint16 slot a base, with an EDGE slot before the first base, after the last one and between contigs, and one scratch slot
+at the very end. A token's id stands at its first and its last base (and at older starts inside it, where any id but the old one will do).
+So the next token begins at `position + length[id]`, the previous one ends at `position - 1`, where its id stands. The last token of a strip
+may reach past the strip's end: then the first tokens of the next strip were dropped there.
+
+Occurrences. Every adjacent pair inside the strip stands in exactly one list of start positions, in ascending order, filed when the younger token
+of the pair was made (a pair never gains occurrences later). Frequent neighbours of a token have a list of their own; rare ones share one (REST).
+A list may hold stale positions: an entry counts only if both tokens still stand there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+EDGE = 65_535  # slot value: nothing can be merged across
+REST = 65_535  # table key: the shared list of rare neighbours
+NEVER = 65_535  # level: this boundary never disappears
+AHEAD = 24  # list entries between the prefetch and the use
+
+# Places in a strip's int64 state vector.
+POOL_USED, TABLE_USED, FIRST, HEAD_END, LAST, END, SINGLE = range(7)
+STATE_SIZE = 7
+# Columns of an edges row, one row a strip.
+E_HEAD, E_FIRST, E_TAIL, E_LAST, E_RUN, E_WHOLE, E_AFTER_DROP = range(7)
+EDGE_COLUMNS = 7
+
+
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Ask for the cache line of array[index], to be written soon."""
+
+    def generate(context, builder, signature, arguments):
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        offset = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        pointer = builder.bitcast(builder.gep(view.data, [offset]), cgutils.voidptr_t)
+        word = ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [cgutils.voidptr_t], ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, word, word, word])
+        )
+        builder.call(function, [pointer, word(1), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate
+
+
+@njit(cache=True, nogil=True)
+def count_base_pairs(slots, end, counts):
+    """Adjacent base pairs of a fresh strip into counts int64[16] (index 4 * left + right)."""
+    left = slots[0]
+    for position in range(1, end):
+        right = slots[position]
+        if left != EDGE and right != EDGE:
+            counts[4 * left + right] += 1
+        left = right
+
+
+@njit(cache=True, nogil=True)
+def index_base_pairs(slots, state, counts, pool, table_key, table_begin, table_first):
+    """File every base pair of a fresh strip: the right tables of tokens 0 to 3."""
+    offsets = np.zeros(17, np.int64)
+    used = np.int64(0)
+    entry = np.int64(0)
+    for left in range(4):
+        table_first[2 * left + 1] = entry
+        for right in range(4):
+            table_key[entry] = right
+            table_begin[entry] = used
+            offsets[4 * left + right] = used
+            used += counts[4 * left + right]
+            entry += 1
+        for _ in range(2):  # the empty shared list and the end of the last list
+            table_key[entry] = REST
+            table_begin[entry] = used
+            entry += 1
+        table_first[2 * left + 2] = entry
+    previous = slots[0]
+    for position in range(1, state[END]):
+        current = slots[position]
+        if previous != EDGE and current != EDGE:
+            key = 4 * np.int64(previous) + np.int64(current)
+            pool[offsets[key]] = position - 1
+            offsets[key] += 1
+        previous = current
+    state[POOL_USED] = used
+    state[TABLE_USED] = entry
+
+
+@njit(cache=True, nogil=True)
+def _find_list(a, b, table_key, table_begin, table_first):
+    """Range in the pool of the list that holds the pair (a, b), and whether other pairs share it."""
+    if a > b or b < 4:
+        entry, key = table_first[2 * a + 1], b
+    else:
+        entry, key = table_first[2 * b], a
+    while table_key[entry] != key and table_key[entry] != REST:
+        entry += 1
+    return table_begin[entry], table_begin[entry + 1], table_key[entry] == REST
+
+
+@njit(cache=True, nogil=True)
+def _put_varint(out, at, value):
+    while value >= 128:
+        out[at] = (value & 127) | 128
+        at += 1
+        value >>= 7
+    out[at] = value
+    return at + 1
+
+
+@njit(cache=True, nogil=True)
+def _file_side(histogram, limit, skip, rare_below, bucket, offsets, pool_used, total, table_key, table_begin, table_used, out, at):
+    """Turn one side's histogram into list offsets, table entries and the message; the histogram is zero afterwards."""
+    distinct = 0
+    for key in range(limit):
+        if histogram[key] != 0 and key != skip:
+            distinct += 1
+    at = _put_varint(out, at, distinct)
+    previous = 0
+    used = pool_used
+    n_lists = 1
+    for key in range(limit):
+        count = histogram[key]
+        if count != 0:
+            histogram[key] = 0
+            if key != skip:
+                at = _put_varint(out, at, key - previous)
+                at = _put_varint(out, at, count)
+                previous = key
+            if count >= rare_below and key != skip:
+                bucket[key] = n_lists
+                offsets[n_lists] = used
+                table_key[table_used] = key
+                table_begin[table_used] = used
+                table_used += 1
+                used += count
+                n_lists += 1
+            else:
+                bucket[key] = 0
+    histogram[EDGE] = 0
+    bucket[EDGE] = 0
+    offsets[0] = used
+    table_key[table_used] = REST
+    table_begin[table_used] = used
+    table_key[table_used + 1] = REST
+    table_begin[table_used + 1] = pool_used + total
+    return table_used + 2, at
+
+
+@njit(cache=True, nogil=True)
+def run_round(
+    slots,
+    state,
+    lengths,
+    merges,
+    drop,
+    take,
+    pool,
+    table_key,
+    table_begin,
+    table_first,
+    right_of,
+    left_of,
+    shared_at,
+    hist_left,
+    hist_right,
+    bucket,
+    offsets,
+    rarity,
+    edges,
+    out,
+):
+    """Make the merges of one round, in order. Returns the length of the message written to `out`.
+
+    merges int64[k, 3] (left, right, new). drop, take: the index of the merge that takes this strip's first token away to the left, or gives its last
+    token the first one of the right neighbour; -1 for none. A merge's message: occurrences inside the strip, then per side the number of distinct neighbours
+    and their (id difference, count), all as LEB128. rarity: a neighbour with fewer than `rarity` times the occurrences of its merge shares a list.
+    """
+    at = 0
+    end = state[END]
+    edges[E_AFTER_DROP] = -1
+    for index in range(merges.shape[0]):
+        a, b, new = merges[index, 0], merges[index, 1], merges[index, 2]
+        length_a, length_b = lengths[a], lengths[b]
+        if drop == index:
+            first = state[FIRST]
+            slots[first] = EDGE
+            first += length_b
+            if first < state[HEAD_END]:
+                slots[first - 1] = EDGE
+            state[FIRST] = first
+        begin, stop, shared = _find_list(a, b, table_key, table_begin, table_first)
+        made_at = shared_at if shared else pool[begin:stop]  # a list of its own is used up and becomes the list of new tokens
+        made = np.int64(0)
+        for i in range(begin, stop):
+            if i + AHEAD < stop:
+                prefetch(slots, pool[i + AHEAD])
+            p = np.int64(pool[i])
+            if slots[p] != a:
+                continue
+            q = min(p + length_a, end)
+            if slots[q] != b:
+                continue
+            r = q + length_b
+            x = slots[p - 1]
+            y = slots[min(r, end)]
+            slots[p] = new
+            slots[q] = new
+            slots[r - 1 if r <= end else end + 1] = new
+            if x == new:  # the token made just before touches this one
+                hist_right[right_of[made - 1]] -= 1
+                hist_right[new] += 1
+                right_of[made - 1] = new
+            hist_left[x] += 1
+            hist_right[y] += 1
+            left_of[made] = x
+            right_of[made] = y
+            made_at[made] = p
+            made += 1
+        if made > 0:
+            p = np.int64(made_at[made - 1])
+            if p + length_a + length_b >= end:
+                state[LAST] = p
+        taken_left = np.int64(EDGE)
+        if take == index:
+            p = state[LAST]
+            taken_left = np.int64(slots[p - 1])
+            slots[p] = new
+            if taken_left == new:
+                hist_right[right_of[made - 1]] -= 1
+                hist_right[new] += 1
+                right_of[made - 1] = new
+            hist_left[taken_left] += 1
+        if drop == index and state[FIRST] < state[HEAD_END]:
+            edges[E_AFTER_DROP] = slots[state[FIRST]]
+        at = _put_varint(out, at, made)
+        rare_below = max(2, np.int64(made * rarity))
+        n_left = made + (1 if take == index else 0)
+        used, table_used = state[POOL_USED], state[TABLE_USED]
+        table_first[2 * new] = table_used
+        table_used, at = _file_side(
+            hist_left, new + 1, -1, rare_below, bucket, offsets, used, n_left, table_key, table_begin, table_used, out, at
+        )
+        for i in range(made):
+            x = left_of[i]
+            place = bucket[x]
+            pool[offsets[place]] = made_at[i] - (lengths[x] if x != EDGE else 0)
+            offsets[place] += 1
+        if take == index:
+            place = bucket[taken_left]
+            pool[offsets[place]] = state[LAST] - (lengths[taken_left] if taken_left != EDGE else 0)
+        used += n_left
+        table_first[2 * new + 1] = table_used
+        table_used, at = _file_side(
+            hist_right, new + 1, new, rare_below, bucket, offsets, used, made, table_key, table_begin, table_used, out, at
+        )
+        for i in range(made):
+            place = bucket[right_of[i]]
+            pool[offsets[place]] = made_at[i]
+            offsets[place] += 1
+        table_first[2 * new + 2] = table_used
+        state[POOL_USED] = used + made
+        state[TABLE_USED] = table_used
+    describe_edges(slots, state, lengths, edges)
+    return at
+
+
+@njit(cache=True, nogil=True)
+def describe_edges(slots, state, lengths, edges):
+    """First token, last token and the run of equal tokens that ends the strip, for the junctions."""
+    head = state[FIRST] < state[HEAD_END]
+    edges[E_HEAD] = head
+    edges[E_FIRST] = slots[state[FIRST]] if head else -1
+    tail = head or state[SINGLE] == 0
+    edges[E_TAIL] = tail
+    edges[E_LAST] = -1
+    edges[E_RUN] = 0
+    edges[E_WHOLE] = 0
+    if tail:
+        p = state[LAST]
+        last = slots[p]
+        run = 1
+        while slots[p - 1] == last:
+            p -= lengths[last]
+            run += 1
+        edges[E_LAST] = last
+        edges[E_RUN] = run
+        edges[E_WHOLE] = state[SINGLE] != 0 and slots[p - 1] == EDGE
+
+
+@njit(cache=True, nogil=True)
+def tokens_to_levels(slots, state, lengths, left, right, drops):
+    """Overwrite the slots with boundary levels; EDGE slots keep the value NEVER, which equals EDGE.
+
+    left, right: the parts of each token (unused below 4); the cycle of token t is t - 3. drops int64[d, 3]: start, token and cycle of each
+    token that the left neighbour took.
+    """
+    end = state[END]
+    stack_at = np.empty(lengths.size + 1, np.int64)
+    stack_token = np.empty(lengths.size + 1, np.int64)
+    for index in range(drops.shape[0]):
+        _write_levels(slots, end, drops[index, 0], drops[index, 1], drops[index, 2], lengths, left, right, stack_at, stack_token)
+    p = state[FIRST]
+    while p < end:
+        token = np.int64(slots[p])
+        if token == EDGE:
+            p += 1
+            continue
+        length = lengths[token]
+        _write_levels(slots, end, p, token, NEVER, lengths, left, right, stack_at, stack_token)
+        p += length
+
+
+@njit(cache=True, nogil=True)
+def _write_levels(slots, end, start, token, level, lengths, left, right, stack_at, stack_token):
+    slots[start] = level
+    stack_at[0], stack_token[0] = start, token
+    depth = 1
+    while depth > 0:
+        depth -= 1
+        at, part = stack_at[depth], stack_token[depth]
+        while part >= 4:
+            middle = at + lengths[left[part]]
+            if middle < end:
+                slots[middle] = part - 3
+                stack_at[depth], stack_token[depth] = middle, right[part]
+                depth += 1
+            part = left[part]

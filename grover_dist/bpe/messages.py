@@ -1,0 +1,112 @@
+"""The packed bytes between the coordinator and the workers. Little-endian; every message and every reply names its round.
+
+Down: header (round, merges, strips, cycles asked for), merges uint16[k, 3] (left, right, new), then int16 a strip twice: which merge drops its first token
+and which merge lets its last token take the right neighbour's (-1: none).
+Up: header (round, merges, strips, bytes of payload), edges int64[strips, 7] (columns in kernels.py), payload. The payload of a round is what `kernels.run_round` writes,
+summed over the worker's strips; that of the start is int64: 16 base-pair counts, then rows, soft left border and single piece of each strip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from grover_dist.bpe.kernels import EDGE_COLUMNS, _put_varint
+
+_HEADER = np.dtype("<i8")
+
+
+@dataclass(frozen=True)
+class RoundMessage:
+    number: int
+    cycles: int
+    merges: np.ndarray  # int64[k, 3]
+    drop: np.ndarray  # int64[strips]
+    take: np.ndarray  # int64[strips]
+
+    def pack(self) -> bytes:
+        header = np.array([self.number, len(self.merges), len(self.drop), self.cycles], _HEADER)
+        return b"".join(
+            [header.tobytes(), self.merges.astype("<u2").tobytes(), self.drop.astype("<i2").tobytes(), self.take.astype("<i2").tobytes()]
+        )
+
+    @classmethod
+    def unpack(cls, message: bytes) -> RoundMessage:
+        number, k, strips, cycles = np.frombuffer(message, _HEADER, 4).tolist()
+        merges = np.frombuffer(message, "<u2", 3 * k, 32).astype(np.int64).reshape(k, 3)
+        flags = np.frombuffer(message, "<i2", 2 * strips, 32 + 6 * k).astype(np.int64)
+        return cls(number, cycles, merges, flags[:strips], flags[strips:])
+
+
+@dataclass(frozen=True)
+class Reply:
+    number: int
+    edges: np.ndarray  # int64[strips, EDGE_COLUMNS]
+    payload: np.ndarray  # uint8
+
+    def pack(self) -> bytes:
+        header = np.array([self.number, 0, len(self.edges), len(self.payload)], _HEADER)
+        return b"".join([header.tobytes(), self.edges.astype("<i8").tobytes(), self.payload.tobytes()])
+
+    @classmethod
+    def unpack(cls, reply: bytes) -> Reply:
+        number, _, strips, size = np.frombuffer(reply, _HEADER, 4).tolist()
+        edges = np.frombuffer(reply, "<i8", strips * EDGE_COLUMNS, 32).reshape(strips, EDGE_COLUMNS)
+        return cls(number, edges, np.frombuffer(reply, np.uint8, size, 32 + edges.nbytes))
+
+
+@njit(cache=True, nogil=True)
+def get_varint(buffer, at):
+    value, shift = np.int64(0), 0
+    while buffer[at] >= 128:
+        value |= np.int64(buffer[at] & 127) << shift
+        shift += 7
+        at += 1
+    return value | (np.int64(buffer[at]) << shift), at + 1
+
+
+@njit(cache=True, nogil=True)
+def add_merge(buffer, at, left, right):
+    """Add one merge's histograms to left and right int64[tokens]; returns its occurrences and the place after it."""
+    made, at = get_varint(buffer, at)
+    for side in range(2):
+        histogram = left if side == 0 else right
+        distinct, at = get_varint(buffer, at)
+        key = np.int64(0)
+        for _ in range(distinct):
+            step, at = get_varint(buffer, at)
+            count, at = get_varint(buffer, at)
+            key += step
+            histogram[key] += count
+    return made, at
+
+
+@njit(cache=True, nogil=True)
+def sum_payloads(buffer, begins, n_merges, n_tokens, out):
+    """One payload that is the sum of several: begins int64[m] are their places in buffer. Returns the length written to out."""
+    cursor = begins.copy()
+    left, right = np.zeros(n_tokens, np.int64), np.zeros(n_tokens, np.int64)
+    written = 0
+    for _ in range(n_merges):
+        total = np.int64(0)
+        for source in range(cursor.size):
+            made, cursor[source] = add_merge(buffer, cursor[source], left, right)
+            total += made
+        written = _put_varint(out, written, total)
+        for side in range(2):
+            histogram = left if side == 0 else right
+            distinct = 0
+            for key in range(n_tokens):
+                if histogram[key] != 0:
+                    distinct += 1
+            written = _put_varint(out, written, distinct)
+            previous = 0
+            for key in range(n_tokens):
+                if histogram[key] != 0:
+                    written = _put_varint(out, written, key - previous)
+                    written = _put_varint(out, written, histogram[key])
+                    previous = key
+                    histogram[key] = 0
+    return written

@@ -1,0 +1,213 @@
+"""The worker's side of learning: a stretch of the genome, cut into strips that threads merge side by side."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+
+from grover_dist.bpe import kernels
+from grover_dist.bpe.kernels import EDGE, EDGE_COLUMNS
+from grover_dist.bpe.messages import Reply, RoundMessage, sum_payloads
+
+MAX_STRIP_ROWS = 2**32 - 2**20  # positions inside a strip are uint32
+Memory = Literal["fast", "lean"]
+
+
+def cut(contig_starts: np.ndarray, n_rows: int, n_parts: int) -> list[tuple[int, int]]:
+    """Row ranges of `n_parts` parts of equal size, in order, covering rows 0 to n_rows.
+
+    Cuts fall anywhere, also inside a contig; a cut moves to a contig's start (int64 rows, ascending) within 1/64 of a part's length.
+    """
+    edges = [n_rows * part // n_parts for part in range(n_parts + 1)]
+    starts = np.asarray(contig_starts, np.int64)
+    reach = n_rows // max(1, n_parts) // 64
+    for part in range(1, n_parts):
+        place = int(np.searchsorted(starts, edges[part]))
+        near = [int(start) for start in starts[max(0, place - 1) : place + 1] if abs(int(start) - edges[part]) <= reach]
+        if near:
+            edges[part] = min(near, key=lambda start: abs(start - edges[part]))
+    return [(edges[part], edges[part + 1]) for part in range(n_parts)]
+
+
+class Strip:
+    """A contiguous stretch of rows that one thread merges. See kernels.py for the layout."""
+
+    def __init__(self, bases: np.ndarray, contig_starts: np.ndarray, starts_contig: bool) -> None:
+        """contig_starts: rows, relative to the strip, at which a contig starts, in (0, n)."""
+        n = len(bases)
+        assert n <= MAX_STRIP_ROWS
+        self.n_rows = n
+        self.soft_left = not starts_contig
+        self.piece_starts = np.concatenate([[0], contig_starts]).astype(np.int64)  # rows
+        n_pieces = len(self.piece_starts)
+        self.slots = np.empty(n + n_pieces + 2, np.uint16)
+        ends = np.append(self.piece_starts[1:], n)
+        for piece, (start, stop) in enumerate(zip(self.piece_starts.tolist(), ends.tolist(), strict=True)):
+            self.slots[start + piece] = EDGE
+            self.slots[start + piece + 1 : stop + piece + 1] = bases[start:stop]
+        end = n + n_pieces
+        self.slots[end:] = EDGE
+        self.state = np.zeros(kernels.STATE_SIZE, np.int64)
+        self.state[kernels.END] = end
+        self.state[kernels.FIRST] = 1
+        self.state[kernels.HEAD_END] = ends[0] + 1
+        self.state[kernels.LAST] = end - 1
+        self.state[kernels.SINGLE] = n_pieces == 1
+        self.edges = np.zeros(EDGE_COLUMNS, np.int64)
+        self.drops: list[tuple[int, int, int]] = []
+        self.base_counts = np.zeros(16, np.int64)
+        kernels.count_base_pairs(self.slots, end, self.base_counts)
+        kernels.describe_edges(self.slots, self.state, np.ones(4, np.int64), self.edges)
+        self.indexed = False
+
+    def _index(self) -> None:
+        n = self.n_rows
+        # Untouched pages of these arrays cost nothing: each merge takes one token away and files at most two positions.
+        self.pool = np.empty(3 * n + 16, np.uint32)
+        entries = 3 * n // 2 + 4 * 65_536
+        self.table_key = np.empty(entries, np.uint16)
+        self.table_begin = np.empty(entries, np.int64)
+        self.table_first = np.zeros(2 * 65_536, np.int64)
+        self.right_of, self.left_of, self.shared_at = np.empty(n + 1, np.uint16), np.empty(n + 1, np.uint16), np.empty(n + 1, np.uint32)
+        self.hist_left, self.hist_right = np.zeros(65_536, np.int64), np.zeros(65_536, np.int64)
+        self.bucket, self.offsets = np.zeros(65_536, np.int64), np.zeros(65_536, np.int64)
+        kernels.index_base_pairs(self.slots, self.state, self.base_counts, self.pool, self.table_key, self.table_begin, self.table_first)
+        self.indexed = True
+
+    def round(self, merges: np.ndarray, drop: int, take: int, lengths: np.ndarray, cycles: int) -> np.ndarray:
+        """Make the merges of one round; returns their message (uint8)."""
+        if not self.indexed:
+            self._index()
+        if drop >= 0:
+            self.drops.append((int(self.state[kernels.FIRST]), int(merges[drop, 1]), int(merges[drop, 2]) - 3))
+        out = np.empty(len(merges) * (24 + 16 * min(int(merges[-1, 2]) + 1, self.n_rows + 1)), np.uint8)
+        rarity = (int(merges[0, 2]) + 12) / (4 * cycles)
+        size = kernels.run_round(
+            self.slots, self.state, lengths, merges, drop, take, self.pool, self.table_key, self.table_begin, self.table_first,
+            self.right_of, self.left_of, self.shared_at, self.hist_left, self.hist_right, self.bucket, self.offsets, rarity, self.edges, out,
+        )  # fmt: skip
+        return out[:size]
+
+    def finish(self, lengths: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
+        """Turn the tokens into boundary levels, in place; the index goes."""
+        for name in (
+            "pool",
+            "table_key",
+            "table_begin",
+            "table_first",
+            "right_of",
+            "left_of",
+            "shared_at",
+            "hist_left",
+            "hist_right",
+            "bucket",
+            "offsets",
+        ):
+            self.__dict__.pop(name, None)
+        drops = np.asarray(self.drops, np.int64).reshape(-1, 3)
+        kernels.tokens_to_levels(self.slots, self.state, lengths, left, right, drops)
+
+    def levels(self, start: int, stop: int) -> np.ndarray:
+        """Levels of the strip's rows start to stop, after `finish`."""
+        pieces = np.searchsorted(self.piece_starts, np.arange(start, stop), side="right")
+        return self.slots[np.arange(start, stop) + pieces]
+
+
+class Partition:
+    """Consecutive rows of the genome under learning: what one worker holds.
+
+    bases: uint8[n] base codes 0 to 3, any array-like that slices (copied). contig_starts: int64 rows inside the partition (0 < row < n) at which a
+    contig starts. starts_contig: whether row 0 starts a contig. threads: strips merged side by side. The results never depend on threads or memory.
+
+    Messages are those of messages.py. `start`, `round`, `replay` and then `levels` are called by the coordinator, also over Ray.
+    """
+
+    def __init__(
+        self,
+        bases: np.ndarray,
+        contig_starts: np.ndarray,
+        starts_contig: bool,
+        *,
+        threads: int = 1,
+        memory: Memory = "fast",
+        strips: int | None = None,
+    ) -> None:
+        n = len(bases)
+        starts = np.asarray(contig_starts, np.int64)
+        assert starts.size == 0 or (starts[0] > 0 and starts[-1] < n and bool(np.all(np.diff(starts) > 0)))
+        self.n_rows = n
+        wanted = max(1, strips or threads, -(-n // MAX_STRIP_ROWS))
+        self._ranges = cut(starts, n, wanted)
+        hard = set(starts.tolist())
+        self._strips = [
+            Strip(bases[a:b], starts[(starts > a) & (starts < b)] - a, (starts_contig if a == 0 else a in hard)) for a, b in self._ranges
+        ]
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._left, self._right, self._lengths = np.zeros(4, np.int64), np.zeros(4, np.int64), np.ones(4, np.int64)
+        self._round, self._reply = -1, b""
+        self._finished = False
+
+    def start(self) -> bytes:
+        """The first reply: base-pair counts, geometry and edges of the strips."""
+        if self._round < 0:
+            counts = sum(strip.base_counts for strip in self._strips)
+            geometry = [[strip.n_rows, strip.soft_left, strip.state[kernels.SINGLE]] for strip in self._strips]
+            payload = np.concatenate([counts, np.asarray(geometry, np.int64).ravel()]).astype("<i8")
+            self._answer(0, payload.view(np.uint8))
+        assert self._round == 0
+        return self._reply
+
+    def round(self, message: bytes) -> bytes:
+        """Make the merges of one round. A repeated round is answered from memory and changes nothing."""
+        request = RoundMessage.unpack(message)
+        if request.number == self._round:
+            return self._reply
+        assert request.number == self._round + 1 and not self._finished
+        self._add_tokens(request.merges)
+        jobs = [(request.merges, int(d), int(t), self._lengths, request.cycles) for d, t in zip(request.drop, request.take, strict=True)]
+        if self._pool is not None:
+            parts = list(self._pool.map(lambda pair: pair[0].round(*pair[1]), zip(self._strips, jobs, strict=True)))
+        else:
+            parts = [strip.round(*job) for strip, job in zip(self._strips, jobs, strict=True)]
+        self._answer(request.number, parts[0] if len(parts) == 1 else self._sum(parts, request.merges))
+        return self._reply
+
+    def replay(self, messages: list[bytes]) -> bytes:
+        """All rounds so far, on a fresh partition; the last reply."""
+        reply = self.start()
+        for message in messages:
+            reply = self.round(message)
+        return reply
+
+    def levels(self, row_start: int = 0, row_stop: int | None = None) -> np.ndarray:
+        """uint16: the cycle at which the boundary before each row disappears, 65,535 for never. Ends the learning of this partition."""
+        if not self._finished:
+            for strip in self._strips:
+                strip.finish(self._lengths, self._left, self._right)
+            self._finished = True
+        row_stop = self.n_rows if row_stop is None else row_stop
+        pieces = [
+            strip.levels(max(a, row_start) - a, min(b, row_stop) - a)
+            for strip, (a, b) in zip(self._strips, self._ranges, strict=True)
+            if max(a, row_start) < min(b, row_stop)
+        ]
+        return np.concatenate(pieces) if pieces else np.empty(0, np.uint16)
+
+    def _add_tokens(self, merges: np.ndarray) -> None:
+        assert merges[0, 2] == len(self._lengths) and np.all(np.diff(merges[:, 2]) == 1)
+        self._left = np.concatenate([self._left, merges[:, 0]])
+        self._right = np.concatenate([self._right, merges[:, 1]])
+        self._lengths = np.concatenate([self._lengths, self._lengths[merges[:, 0]] + self._lengths[merges[:, 1]]])
+
+    def _sum(self, parts: list[np.ndarray], merges: np.ndarray) -> np.ndarray:
+        begins = np.cumsum([0, *(len(part) for part in parts[:-1])])
+        buffer = np.concatenate(parts)
+        out = np.empty(len(buffer) + 16 * len(merges), np.uint8)
+        size = sum_payloads(buffer, begins, len(merges), int(merges[-1, 2]) + 1, out)
+        return out[:size]
+
+    def _answer(self, number: int, payload: np.ndarray) -> None:
+        edges = np.stack([strip.edges for strip in self._strips])
+        self._round, self._reply = number, Reply(number, edges, payload).pack()

@@ -33,10 +33,10 @@ class RunSettings(Section):
 class TransposonSettings(Section):
     """Families of diverged copies planted in the synthetic genome."""
 
-    families: int = Field(3, ge=0)
+    families: int = Field(2, ge=0)
     length_bp: int = Field(300, ge=20)
-    share: Fraction = 0.3  # of the genome's bases
-    divergence: Fraction = 0.08  # substitutions per base of a copy
+    share: Fraction = 0.45  # of the genome's bases, about the human one
+    divergence: Fraction = 0.04  # substitutions per base of a copy, in the mean over its ages; young, so that minutes of training show them
 
 
 class SyntheticSettings(Section):

@@ -133,12 +133,14 @@ def test_ctcf_context_only_where_bound(folder: Path, records: dict[str, str], tr
 
 
 def test_background_isochores_cpg_and_strand_symmetry(folder: Path, records: dict[str, str]) -> None:
-    scores = []
+    background = []
     for _, score, _, raw in intervals(folder, records, "isochores"):
-        raw = raw.upper()
-        assert score == pytest.approx(1_000 * (raw.count("C") + raw.count("G")) / (len(raw) - raw.count("N")), abs=0.51)
-        scores.append(score)
-    assert max(scores) - min(scores) > 60  # of 160 asked for in the background, diluted by repeats and by the decay of CG
+        gc = raw.upper().count("C") + raw.upper().count("G")
+        assert score == pytest.approx(1_000 * gc / (len(raw) - raw.count("N")), abs=0.51)
+        unmasked = raw.replace("N", "").translate(str.maketrans("", "", "acgt"))
+        background.append((unmasked.count("C") + unmasked.count("G")) / len(unmasked))
+    # The settings ask for 0.37 to 0.53; the decay of CG then takes some of it, most where there is most.
+    assert 0.33 < min(background) < 0.38 and 0.46 < max(background) < 0.53
     text = "N".join(records.values()).upper()
     expected = text.count("C") * text.count("G") / len(text)
     assert 0.1 < text.count("CG") / expected < 0.35

@@ -1,0 +1,346 @@
+"""Stage "analysis": what the embedding of a token encodes, beside the same numbers for a model that was never trained.
+
+    tokens.arrow        one row a token: content, occurrences, soft-masked share, masked-token performance, components
+    embeddings.arrow    one row a token: its static and its average contextual vector, of the model and of its twin
+    correlations.arrow  component by property: Spearman's rho, partial rho, p, q; model and twin, static and contextual
+    analysis.json       shares of variance, and the findings in words
+
+The twin is the same architecture with its random initial weights. Its average contextual vectors are not empty: a token's neighbours
+differ with the token, so composition shows in them without any training. Only what goes beyond the twin was learned.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers.models.bert.modeling_bert import BertForMaskedLM
+
+from grover_dist.analysis.correlation import Correlations, differ, false_discovery_rate, spearman
+from grover_dist.analysis.token_statistics import TokenStatistics, token_statistics
+from grover_dist.config import Config
+from grover_dist.corpus.batches import MaskedBatches, MicroBatch
+from grover_dist.corpus.corpus import Corpus
+from grover_dist.corpus.windows import make_windows
+from grover_dist.errors import UserError
+from grover_dist.genome.split import split_blocks
+from grover_dist.model.bert import masked_lm
+from grover_dist.run_dir import Artifact, RunDir, Work
+
+PROPERTIES = ("log_count", "gc", "ag", "ac", "length_bp")
+PROPERTY_NAMES = {"log_count": "log frequency", "gc": "GC content", "ag": "AG content", "ac": "AC content", "length_bp": "length"}
+KINDS = ("static", "contextual")
+MODELS = ("trained", "twin")
+MIN_OCCURRENCES = 5  # of a token in the sample, to have an average contextual vector
+MIN_WORDS = 10
+TOP = 60  # the paper's second accuracy
+_TWIN_SEED = 0x7477696E
+
+
+@dataclass(frozen=True)
+class ContextualMeans:
+    """sums float64 [vocabulary, hidden] of last-layer vectors, count int64 [vocabulary]."""
+
+    sums: np.ndarray
+    count: np.ndarray
+
+    @property
+    def means(self) -> np.ndarray:
+        return self.sums / np.maximum(self.count, 1)[:, None]
+
+
+@dataclass(frozen=True)
+class MaskedPerformance:
+    """Sums over masked occurrences, by label [vocabulary]: how many, how often the label came first or in the first 60, and the loss."""
+
+    tests: np.ndarray
+    first: np.ndarray
+    in_top: np.ndarray
+    nats: np.ndarray
+
+
+def analyze(
+    config: Config, run: RunDir, corpus: Artifact, pretrained: Artifact, *, cycles: int, say: Callable[[str], None] = print
+) -> Artifact:
+    """Analyse the embeddings of one pretrained candidate on held-out windows. UserError where fewer than ten tokens occur there."""
+    settings = {
+        "analysis": config.analysis,
+        "cycles": cycles,
+        "windows": config.windows,
+        "split": config.split,
+        "mask": config.pretrain.mask,
+        "seed": config.seed,
+    }
+
+    def write(work: Work) -> None:
+        summary = _write_analysis(config, Corpus.open(corpus), pretrained, cycles, work)
+        work.counts |= {"cycles": cycles, "windows": summary["windows"], "tokens_sampled": summary["tokens_sampled"]}
+        for sentence in summary["findings"]:
+            say(f"analysis: {sentence}")
+
+    return run.once("analysis", f"c{cycles}", write, settings=settings, inputs={"corpus": corpus, "pretrained": pretrained}, say=say)
+
+
+def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles: int, work: Work) -> dict[str, Any]:
+    statistics = token_statistics(corpus, cycles)
+    model = BertForMaskedLM.from_pretrained(pretrained.file("model"), attn_implementation="sdpa", local_files_only=True)
+    twin = masked_lm(model.config, seed=config.seed ^ _TWIN_SEED)
+    batches = held_out_batches(config, corpus, cycles)
+    plain = [unmask(batch) for batch in batches]
+    vectors: dict[tuple[str, str], np.ndarray] = {}
+    for name, weights in zip(MODELS, (model, twin), strict=True):
+        contextual = contextual_means(weights, plain, len(statistics.strings))
+        vectors[name, "contextual"] = contextual.means
+        vectors[name, "static"] = weights.bert.embeddings.word_embeddings.weight.detach().double().cpu().numpy()
+    chosen = statistics.is_word & (statistics.count > 0) & (contextual.count >= MIN_OCCURRENCES)
+    if chosen.sum() < MIN_WORDS:
+        raise UserError(
+            "too few tokens occur in the sampled windows to compare their embeddings",
+            where="analysis.windows",
+            got=f"{int(chosen.sum())} tokens with {MIN_OCCURRENCES} occurrences in {sum(len(b.input_ids) for b in plain)} windows",
+            expected=f"at least {MIN_WORDS}",
+            hint="raise analysis.windows, or hold out more of the genome",
+        )
+    performance = masked_performance(model, batches, len(statistics.strings))
+    properties = token_properties(statistics, chosen)
+    components = min(config.analysis.components, int(chosen.sum()) - 1, model.config.hidden_size)
+    scores, explained, correlations = {}, {}, {}
+    for key, table in vectors.items():
+        scores[key], explained[key] = principal_components(table[chosen], components)
+        correlations[key] = spearman(scores[key], properties)
+        scores[key] = _orient(scores[key], correlations[key])
+        correlations[key] = spearman(scores[key], properties)
+    tokens = _token_table(statistics, contextual.count, performance, chosen, scores)
+    _write_arrow(work, "tokens.arrow", tokens)
+    _write_arrow(work, "embeddings.arrow", _vector_table(statistics, vectors))
+    _write_arrow(work, "correlations.arrow", _correlation_table(correlations))
+    summary = {
+        "cycles": cycles,
+        "windows": sum(len(batch.input_ids) for batch in plain),
+        "tokens_sampled": int(contextual.count.sum()),
+        "words": int(chosen.sum()),
+        "layers": model.config.num_hidden_layers,
+        "explained": {f"{name} {kind}": [round(float(x), 6) for x in shares] for (name, kind), shares in explained.items()},
+        "strongest": strongest(correlations),
+        "masked": _masked_summary(performance),
+    }
+    summary["findings"] = findings(summary)
+    work.write_json("analysis.json", summary)
+    return summary
+
+
+def held_out_batches(config: Config, corpus: Corpus, cycles: int) -> list[MicroBatch]:
+    """`analysis.windows` held-out windows, spread evenly, with masks that never change."""
+    split = split_blocks(corpus.store.contigs, config.split, config.seed)
+    windows = make_windows(corpus.store, split, config.windows, cycles, config.seed)
+    batches = MaskedBatches(
+        corpus=corpus,
+        windows=windows,
+        cycles=cycles,
+        seed=config.seed,
+        batch_windows=config.pretrain.batch_windows,
+        micro_batch_windows=config.pretrain.micro_batch_windows,
+        mask=config.pretrain.mask,
+    )
+    return batches.held_out(config.analysis.windows)
+
+
+def unmask(batch: MicroBatch) -> MicroBatch:
+    """The same windows as they are in the genome."""
+    ids = batch.input_ids.copy()
+    ids.ravel()[batch.masked_index] = batch.labels
+    return MicroBatch(ids, batch.attention_mask, batch.masked_index, batch.labels, batch.n_bases, batch.n_tokens)
+
+
+@torch.inference_mode()
+def contextual_means(model: BertForMaskedLM, batches: list[MicroBatch], vocabulary_size: int) -> ContextualMeans:
+    """Average last-layer vector of each token over all its occurrences in the batches. Memory: vocabulary x hidden."""
+    device = _to_device(model)
+    sums = torch.zeros(vocabulary_size, model.config.hidden_size, dtype=torch.float64)
+    count = np.zeros(vocabulary_size, np.int64)
+    for batch in batches:
+        ids = torch.from_numpy(batch.input_ids)
+        hidden = model.bert(ids.to(device), attention_mask=torch.from_numpy(batch.attention_mask).to(device)).last_hidden_state
+        real = torch.from_numpy(batch.attention_mask.ravel() > 0)
+        sums.index_add_(0, ids.ravel()[real], hidden.reshape(-1, hidden.shape[-1]).cpu()[real].double())
+        count += np.bincount(batch.input_ids[batch.attention_mask > 0], minlength=vocabulary_size)
+    return ContextualMeans(sums.numpy(), count)
+
+
+@torch.inference_mode()
+def masked_performance(model: BertForMaskedLM, batches: list[MicroBatch], vocabulary_size: int) -> MaskedPerformance:
+    """How well each token is predicted where it is masked. A tie counts as a miss, so that equal scores win nothing."""
+    device = _to_device(model)
+    sums = np.zeros((4, vocabulary_size))
+    for batch in batches:
+        ids, mask = torch.from_numpy(batch.input_ids).to(device), torch.from_numpy(batch.attention_mask).to(device)
+        hidden = model.bert(ids, attention_mask=mask).last_hidden_state.flatten(0, 1)
+        logits = model.cls(hidden[torch.from_numpy(batch.masked_index).to(device)]).float().cpu()
+        labels = torch.from_numpy(batch.labels)
+        own = logits.gather(1, labels[:, None])
+        rank = (logits >= own).sum(dim=1) - 1  # 0: strictly above all others
+        nats = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        for line, weights in enumerate((torch.ones_like(nats), (rank == 0).float(), (rank < TOP).float(), nats)):
+            sums[line] += np.bincount(batch.labels, weights=weights.double().numpy(), minlength=vocabulary_size)
+    return MaskedPerformance(sums[0].astype(np.int64), sums[1].astype(np.int64), sums[2].astype(np.int64), sums[3])
+
+
+def principal_components(vectors: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores [n, components] and shares of variance [components] of the rows of `vectors`, centred and not scaled."""
+    centred = vectors - vectors.mean(axis=0)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    shares = singular**2 / max(float((singular**2).sum()), np.finfo(float).tiny)
+    return left[:, :components] * singular[:components], shares[:components]
+
+
+def token_properties(statistics: TokenStatistics, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "log_count": np.log10(statistics.count[chosen]),
+        "gc": statistics.gc[chosen],
+        "ag": statistics.ag[chosen],
+        "ac": statistics.ac[chosen],
+        "length_bp": statistics.length_bp[chosen].astype(float),
+    }
+
+
+def strongest(correlations: dict[tuple[str, str], Correlations]) -> list[dict[str, Any]]:
+    """For each kind of vector and property: the model's component with the largest |rho|, and the twin's own best beside it."""
+    found = []
+    for kind in KINDS:
+        trained, twin = correlations["trained", kind], correlations["twin", kind]
+        for column, name in enumerate(trained.properties):
+            rho, null = trained.rho[:, column], twin.rho[:, column]
+            if not np.isfinite(rho).any():
+                continue
+            best = int(np.nanargmax(np.abs(rho)))
+            best_null = float(np.nanmax(np.abs(null))) if np.isfinite(null).any() else float("nan")
+            found.append(
+                {
+                    "kind": kind,
+                    "property": name,
+                    "component": best + 1,
+                    "rho": round(float(rho[best]), 4),
+                    "partial": round(float(trained.partial[best, column]), 4),
+                    "twin_rho": round(best_null, 4),
+                    "n": trained.n,
+                    "beyond_twin": differ(float(rho[best]), best_null, trained.n),
+                }
+            )
+    return found
+
+
+def findings(summary: dict[str, Any]) -> list[str]:
+    """One sentence for each property of the average contextual embedding, with its null."""
+    sentences = []
+    for line in summary["strongest"]:
+        if line["kind"] != "contextual":
+            continue
+        verdict = "beyond the untrained twin" if line["beyond_twin"] else "not beyond the untrained twin"
+        sentences.append(
+            f"{PROPERTY_NAMES[line['property']]}: PC{line['component']}, rho {line['rho']:.2f} "
+            f"(twin {line['twin_rho']:.2f}, given the other properties {line['partial']:.2f}), {verdict}"
+        )
+    return sentences
+
+
+def read_table(artifact: Artifact, name: str) -> pa.Table:
+    """An Arrow IPC table of an artefact, memory-mapped."""
+    return pa.ipc.open_file(pa.memory_map(str(artifact.file(name)))).read_all()
+
+
+def read_summary(artifact: Artifact) -> dict[str, Any]:
+    return json.loads(artifact.file("analysis.json").read_text())
+
+
+def _to_device(model: BertForMaskedLM) -> torch.device:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).eval()
+    return device
+
+
+def _orient(scores: np.ndarray, correlations: Correlations) -> np.ndarray:
+    """The sign of a component means nothing: choose it so that its strongest correlation is positive."""
+    rho = np.nan_to_num(correlations.rho)
+    signs = np.sign(rho[np.arange(len(rho)), np.abs(rho).argmax(axis=1)])
+    return scores * np.where(signs == 0, 1.0, signs)
+
+
+def _masked_summary(performance: MaskedPerformance) -> dict[str, float]:
+    tests = max(int(performance.tests.sum()), 1)
+    return {
+        "tests": int(performance.tests.sum()),
+        "top1": float(performance.first.sum() / tests),
+        f"top{TOP}": float(performance.in_top.sum() / tests),
+        "nats_per_token": float(performance.nats.sum() / tests),
+    }
+
+
+def _token_table(
+    statistics: TokenStatistics,
+    sampled: np.ndarray,
+    performance: MaskedPerformance,
+    chosen: np.ndarray,
+    scores: dict[tuple[str, str], np.ndarray],
+) -> pa.Table:
+    """One row a token that is not special, by id. Components are null for tokens without enough occurrences in the sample."""
+    words = np.flatnonzero(statistics.is_word)
+    tests = performance.tests[words]
+
+    def per_test(values: np.ndarray) -> pa.Array:
+        return pa.array(values[words] / np.maximum(tests, 1), mask=tests == 0)
+
+    columns: dict[str, Any] = {
+        "id": words,
+        "token": [statistics.strings[i] for i in words],
+        "length_bp": statistics.length_bp[words],
+        "gc": statistics.gc[words],
+        "ag": statistics.ag[words],
+        "ac": statistics.ac[words],
+        "count": statistics.count[words],
+        "masked_share": pa.array(statistics.masked_share[words], mask=statistics.count[words] == 0),
+        "sampled": sampled[words],
+        "masked_tests": tests,
+        "masked_accuracy": per_test(performance.first),
+        f"masked_top{TOP}": per_test(performance.in_top),
+        "masked_nats": per_test(performance.nats),
+    }
+    for (name, kind), values in scores.items():
+        if name == "twin":
+            continue
+        full = np.full((len(chosen), values.shape[1]), np.nan)
+        full[chosen] = values
+        for component in range(values.shape[1]):
+            columns[f"{kind}_pc{component + 1}"] = pa.array(full[words, component], mask=~chosen[words])
+    return pa.table(columns)
+
+
+def _vector_table(statistics: TokenStatistics, vectors: dict[tuple[str, str], np.ndarray]) -> pa.Table:
+    columns: dict[str, Any] = {"token": statistics.strings}
+    for (name, kind), values in vectors.items():
+        flat = pa.array(values.astype(np.float32).ravel())
+        columns[f"{name}_{kind}"] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    return pa.table(columns)
+
+
+def _correlation_table(correlations: dict[tuple[str, str], Correlations]) -> pa.Table:
+    rows = []
+    for (name, kind), found in correlations.items():
+        q = false_discovery_rate(found.p.ravel()).reshape(found.p.shape)
+        for component, column in np.ndindex(found.rho.shape):
+            values = {key: float(getattr(found, key)[component, column]) for key in ("rho", "partial", "p")}
+            rows.append(
+                {"model": name, "vectors": kind, "component": component + 1, "property": found.properties[column], "n": found.n}
+                | values
+                | {"q": float(q[component, column])}
+            )
+    return pa.Table.from_pylist(rows)
+
+
+def _write_arrow(work: Work, name: str, table: pa.Table) -> None:
+    with pa.OSFile(str(work.file(name)), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)

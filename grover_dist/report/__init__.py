@@ -1,0 +1,1 @@
+"""The run's report: tables, figures and one HTML page that needs nothing beside it."""

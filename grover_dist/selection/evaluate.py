@@ -82,7 +82,7 @@ class _Evaluation:
 
     def run_arms(self) -> None:
         arms = list(self.arms())
-        done = self.ranks.from_main([self.path(*arm).exists() for arm in arms])
+        done = self.ranks.on_main(lambda: [self.path(*arm).exists() for arm in arms])
         for index, (seed, k, arm) in enumerate(arms):
             if not done[index]:
                 self.run_arm(seed, k, arm, index + 1, len(arms))

@@ -51,3 +51,33 @@ def random_run(tmp_path_factory):
     genome = build_genome(config, run, say=lambda text: None)
     task = build_task(config, run, genome, say=lambda text: None)
     return SimpleNamespace(config=config, run=run, genome=genome, task=task)
+
+
+def add_vocabulary_and_models(run, config, codes, cycles):
+    """A "learn" artefact with a vocabulary of these bases, and an untrained "pretrain" artefact for each of `cycles`."""
+    from grover_dist.bpe.reference import learn_reference
+    from grover_dist.bpe.vocabulary import FIRST_BASE_ID, Vocabulary
+    from grover_dist.model.bert import bert_config, masked_lm, save_masked_lm
+
+    merges, _ = learn_reference([codes.tolist()], max(cycles))
+    vocabulary = Vocabulary.from_rows([(a + FIRST_BASE_ID, b + FIRST_BASE_ID, count) for a, b, count in merges])
+    learned = run.once("learn", "bpe", lambda work: vocabulary.write(work.path), settings={})
+    pretrained = {}
+    for count in cycles:
+        settings = bert_config(config.model, count + 9)
+
+        def write(work, settings=settings):
+            save_masked_lm(settings, masked_lm(settings, seed=1).state_dict(), work.path / "model")
+            work.counts["bits_per_base"] = 2.0
+
+        pretrained[count] = run.once("pretrain", f"c{count}", write, settings={})
+    return learned, pretrained
+
+
+@pytest.fixture(scope="session")
+def random_models(random_run):
+    from grover_dist.genome.stage import open_genome
+
+    codes = open_genome(random_run.genome).bases(0, 4_000)
+    learned, pretrained = add_vocabulary_and_models(random_run.run, random_run.config, codes, (20, 60))
+    return SimpleNamespace(learned=learned, pretrained=pretrained)

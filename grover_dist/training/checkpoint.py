@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -205,6 +204,5 @@ def _convert(source: Path, target: Path) -> None:
         strict=False,
         inject_missing_state=True,
     )
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         ds_to_universal.main(settings)
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)

@@ -132,6 +132,7 @@ class Engine:
         model.to(ranks.device)
         config = deepspeed_config(settings, optimizer, split, zero_stage=zero_stage, seed=seed)
         self.client_optimizer = adamw(model, optimizer, ranks.device)
+        self._weight_decays = [group["weight_decay"] for group in self.client_optimizer.param_groups]
         self.deepspeed, _, _, _ = deepspeed.initialize(model=model, optimizer=self.client_optimizer, config=config, dist_init_required=None)
         self._gathered = deepspeed.zero.GatheredParameters
 
@@ -200,6 +201,13 @@ class Engine:
         self.deepspeed._config.load_universal_checkpoint = universal
         path, _ = self.deepspeed.load_checkpoint(str(folder), tag=tag)
         assert path is not None
+        # DeepSpeed's universal loading at stage 3 gives every parameter group the first one's weight decay, and lets the groups share
+        # one step counter, which then counts each step twice.
+        for group, weight_decay in zip(self.client_optimizer.param_groups, self._weight_decays, strict=True):
+            group["weight_decay"] = weight_decay
+        for state in self.client_optimizer.state.values():
+            if isinstance(state.get("step"), torch.Tensor):
+                state["step"] = state["step"].clone()
 
     def close(self) -> None:
         self.deepspeed.destroy()

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,27 +124,28 @@ def train(
     metrics, say: used on rank 0 only. Raises Preempted, NonFiniteLoss, and UserError where ranks and batch do not fit.
     """
     split = split_batch(plan.batch, ranks.world, plan.micro_batch, where=plan.batch_setting)
+    metrics = metrics if metrics and ranks.is_main else MetricsWriter()
+    say = say if ranks.is_main else _silent
+    _agree(ranks, plan)
     store = Checkpoints(checkpoints, ranks, keep=plan.keep_checkpoints, hash=plan.hash, say=say) if checkpoints else None
     start = (store.newest() if store else None) or ranks.on_main(lambda: _continued(continue_from, plan))
-    _agree(ranks, plan)
     stage = start.zero_stage if start and plan.engine.zero_stage == "auto" else resolve_zero_stage(plan.engine, ranks.world)
     engine = Engine(objective.model, ranks, settings=plan.engine, optimizer=plan.optimizer, split=split, zero_stage=stage, seed=plan.seed)
     progress = load(engine, start, ranks, scratch=checkpoints or start.path.parent, say=say) if start else Progress()
-    first, schedule, losses, evaluation = progress.step, plan.schedule, [], {}
-    if start and ranks.is_main:
-        say(f"{objective.name}: goes on from step {first} of {plan.total_steps} ({start.path.name})")
-    if metrics and ranks.is_main:
-        metrics.begin(first)
-    began, speed = time.perf_counter(), Throughput()
+    if start:
+        say(f"{objective.name}: goes on from step {progress.step} of {plan.total_steps} ({start.path.name})")
+    metrics.begin(progress.step)
+    first, schedule, losses, evaluation, began, speed = progress.step, plan.schedule, [], {}, time.perf_counter(), Throughput()
 
-    with _sigterm() as terminated, _stacks_of_a_hang(plan.rank_timeout_seconds) as alive, ThreadPoolExecutor(1, "loader") as loader:
-        upcoming = loader.submit(objective.batches, first, ranks.rank, ranks.world) if first < plan.total_steps else None
+    with (
+        _sigterm() as terminated,
+        _stacks_of_a_hang(plan.rank_timeout_seconds) as alive,
+        _prefetched(objective, ranks, plan, first) as fetch,
+    ):
         for step in range(first, plan.total_steps):
             alive()
             with speed.waiting():
-                batches = upcoming.result()
-            if step + 1 < plan.total_steps:
-                upcoming = loader.submit(objective.batches, step + 1, ranks.rank, ranks.world)
+                batches = fetch(step)
             targets, tokens, bases = ranks.sum([sum(column) for column in zip(*map(objective.size, batches), strict=True)])
 
             _seed(plan.seed, step, ranks.rank)
@@ -155,10 +156,8 @@ def train(
                 loss_sum += loss.detach()
                 if index + 1 < len(batches):
                     engine.accumulate()
-
             loss, preempted = _agree_on_step(ranks, loss_sum.item() / targets, terminated.is_set(), step, objective, store)
-            rate = schedule.rate(step)
-            norm = engine.step(rate)
+            norm = engine.step(schedule.rate(step))
             if not math.isfinite(norm):
                 raise _not_finite("gradient", step, objective, "all ranks", store)
 
@@ -166,18 +165,14 @@ def train(
             progress = Progress(step + 1, progress.tokens + int(tokens), progress.bases + int(bases))
             speed.add(tokens=tokens, bases=bases)
             last = progress.step == plan.total_steps
-            if metrics and ranks.is_main and (last or progress.step % plan.log_every_steps == 0):
-                metrics.write(
-                    progress.step, loss=loss, rate=rate, gradient_norm=norm, tokens=progress.tokens, bases=progress.bases, **speed.read()
-                )
+            if last or progress.step % plan.log_every_steps == 0:
+                counts = {"tokens": progress.tokens, "bases": progress.bases, **speed.read()}
+                metrics.write(progress.step, "train", loss=loss, rate=schedule.rate(step), gradient_norm=norm, **counts)
                 speed.restart()
             with speed.paused():
                 if plan.evaluates_after(progress.step):
                     evaluation = _evaluate(objective, engine, ranks)
-                    if metrics and ranks.is_main:
-                        metrics.write(
-                            progress.step, bases=progress.bases, **{f"held_out_{name}": value for name, value in evaluation.items()}
-                        )
+                    metrics.write(progress.step, "held_out", bases=progress.bases, **evaluation)
                 if store and plan.keep_stable and progress.step == schedule.decay_start:
                     store.save(engine, progress, stable=True)
                 elif store and not last and (preempted or progress.step % plan.checkpoint_every_steps == 0):
@@ -185,9 +180,33 @@ def train(
             if preempted and not last:
                 raise Preempted(f"{objective.name}: stopped by SIGTERM after step {progress.step}; the same command goes on from there")
 
+    evaluation = evaluation or _evaluate(objective, engine, ranks)  # a run taken up at its end has made no step
     weights = engine.weights()
     engine.close()
+    metrics.close()
     return Result(progress.step, first, losses, evaluation, weights, progress.tokens, progress.bases, time.perf_counter() - began)
+
+
+@contextmanager
+def _prefetched(objective: Objective, ranks: Ranks, plan: Plan, first: int) -> Iterator[Callable[[int], Sequence[Any]]]:
+    """A function that hands out a step's batches, while a thread makes the next step's."""
+    with ThreadPoolExecutor(1, "loader") as loader:
+
+        def submit(step: int) -> Future[Sequence[Any]] | None:
+            return loader.submit(objective.batches, step, ranks.rank, ranks.world) if step < plan.total_steps else None
+
+        upcoming = submit(first)
+
+        def fetch(step: int) -> Sequence[Any]:
+            nonlocal upcoming
+            batches, upcoming = upcoming.result(), submit(step + 1)
+            return batches
+
+        yield fetch
+
+
+def _silent(line: str) -> None:
+    """For ranks other than the main one."""
 
 
 def _continued(path: Path | None, plan: Plan) -> Checkpoint | None:

@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+from grover_dist.training.metrics import MetricsWriter, Throughput
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_rates_leave_out_pauses_and_know_what_was_waited_for():
+    clock = Clock()
+    speed = Throughput(clock)
+    for _ in range(4):
+        with speed.waiting():
+            clock.now += 0.5
+        clock.now += 2.0
+        speed.add(tokens=1_000, bases=4_000)
+    with speed.paused():
+        clock.now += 1_000.0
+    assert speed.read() == pytest.approx(
+        {"tokens_per_second": 400.0, "bases_per_second": 1_600.0, "seconds_per_step": 2.5, "loader_wait_share": 0.2}
+    )
+    speed.restart()
+    clock.now += 1.0
+    speed.add(tokens=70, bases=280)
+    assert speed.read()["tokens_per_second"] == pytest.approx(70.0)
+
+
+def test_lines_after_the_checkpoint_and_broken_lines_are_dropped(tmp_path):
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    writer = MetricsWriter(first, second, labels={"steps": 9})
+    for step in (1, 2, 3):
+        writer.write(step, "train", loss=step / 2)
+    with open(first, "a") as handle:
+        handle.write('{"step": 1, "lo')
+    writer.begin(2)
+    writer.write(3, "train", loss=7.0)
+    expected = [(1, 0.5), (2, 1.0), (3, 7.0)]
+    for path in (first, second):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [(row["step"], row["loss"]) for row in rows] == expected
+        assert rows[0] == {"steps": 9, "step": 1, "kind": "train", "loss": 0.5}
+
+
+def test_tensorboard_holds_the_same_numbers(tmp_path):
+    writer = MetricsWriter(tensorboard=tmp_path)
+    writer.begin(0)
+    writer.write(5, "held_out", bits_per_base=1.5)
+    writer.close()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path)).Reload()
+    (event,) = events.Scalars("held_out/bits_per_base")
+    assert (event.step, event.value) == (5, 1.5)

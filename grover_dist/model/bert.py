@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -91,7 +93,22 @@ def save_masked_lm(config: BertConfig, weights: dict[str, torch.Tensor], folder:
     """Write a plain BertForMaskedLM (config.json, model.safetensors) from weights under its own names."""
     model = BertForMaskedLM(config)
     model.load_state_dict(weights)
-    model.save_pretrained(folder)
+    with _quiet():
+        model.save_pretrained(folder)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bars and warnings of transformers."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def parameters(settings: ModelSettings, vocab_size: int, *, pooler: bool = False) -> int:

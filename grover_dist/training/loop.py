@@ -167,12 +167,12 @@ def train(
             last = progress.step == plan.total_steps
             if last or progress.step % plan.log_every_steps == 0:
                 counts = {"tokens": progress.tokens, "bases": progress.bases, **speed.read()}
-                metrics.write(progress.step, "train", loss=loss, rate=schedule.rate(step), gradient_norm=norm, **counts)
+                metrics.write(progress.step, loss=loss, rate=schedule.rate(step), gradient_norm=norm, **counts)
                 speed.restart()
             with speed.paused():
                 if plan.evaluates_after(progress.step):
                     evaluation = _evaluate(objective, engine, ranks)
-                    metrics.write(progress.step, "held_out", bases=progress.bases, **evaluation)
+                    metrics.write(progress.step, bases=progress.bases, **{f"held_out_{name}": value for name, value in evaluation.items()})
                 if store and plan.keep_stable and progress.step == schedule.decay_start:
                     store.save(engine, progress, stable=True)
                 elif store and not last and (preempted or progress.step % plan.checkpoint_every_steps == 0):

@@ -14,7 +14,7 @@ from grover_dist.run_dir import write_atomically
 class MetricsWriter:
     """One JSON object a line in each of `paths`, and TensorBoard scalars where `tensorboard` names a folder.
 
-    A line holds `labels`, `step` (steps made), `kind` ("train" or "held_out") and the values.
+    A line holds `labels`, `step` (steps made) and the values; without paths and folder nothing is written.
     """
 
     def __init__(self, *paths: Path, tensorboard: Path | None = None, labels: Mapping[str, object] | None = None) -> None:
@@ -33,14 +33,14 @@ class MetricsWriter:
 
             self._tensorboard = SummaryWriter(str(self._tensorboard_folder), purge_step=first_step + 1)
 
-    def write(self, step: int, kind: str, **values: float) -> None:
-        line = json.dumps({**self._labels, "step": step, "kind": kind, **values}) + "\n"
+    def write(self, step: int, **values: float) -> None:
+        line = json.dumps({**self._labels, "step": step, **values}) + "\n"
         for path in self._paths:
             with open(path, "a") as handle:
                 handle.write(line)
         if self._tensorboard is not None:
             for name, value in values.items():
-                self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+                self._tensorboard.add_scalar(name, value, step)
 
     def close(self) -> None:
         if self._tensorboard is not None:

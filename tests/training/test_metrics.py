@@ -35,25 +35,25 @@ def test_lines_after_the_checkpoint_and_broken_lines_are_dropped(tmp_path):
     first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     writer = MetricsWriter(first, second, labels={"steps": 9})
     for step in (1, 2, 3):
-        writer.write(step, "train", loss=step / 2)
+        writer.write(step, loss=step / 2)
     with open(first, "a") as handle:
         handle.write('{"step": 1, "lo')
     writer.begin(2)
-    writer.write(3, "train", loss=7.0)
+    writer.write(3, loss=7.0)
     expected = [(1, 0.5), (2, 1.0), (3, 7.0)]
     for path in (first, second):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert [(row["step"], row["loss"]) for row in rows] == expected
-        assert rows[0] == {"steps": 9, "step": 1, "kind": "train", "loss": 0.5}
+        assert rows[0] == {"steps": 9, "step": 1, "loss": 0.5}
 
 
 def test_tensorboard_holds_the_same_numbers(tmp_path):
     writer = MetricsWriter(tensorboard=tmp_path)
     writer.begin(0)
-    writer.write(5, "held_out", bits_per_base=1.5)
+    writer.write(5, held_out_bits_per_base=1.5)
     writer.close()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path)).Reload()
-    (event,) = events.Scalars("held_out/bits_per_base")
+    (event,) = events.Scalars("held_out_bits_per_base")
     assert (event.step, event.value) == (5, 1.5)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from grover_dist.bpe.vocabulary import Vocabulary
-from grover_dist.corpus.store import BATCH_BITS, NEVER, Store
+from grover_dist.corpus.store import NEVER, Store
 from grover_dist.corpus.token_table import TokenTable, encode_rows, encode_windows
 from grover_dist.errors import UserError
 from grover_dist.run_dir import Artifact
@@ -171,7 +171,7 @@ class Corpus:
             part = self.store.parts[index]
             lines = np.flatnonzero((first == index) & (last == index))
             failed = encode_windows(
-                part.bytes, part.words, part.base_at, part.level_at, BATCH_BITS,
+                part.bytes, part.words, part.base_at, part.level_at, part.batch_bits,
                 row_start[lines] - part.first_row, row_stop[lines] - part.first_row, cycles,
                 table.multiplier, table.shift, table.slot_keys, table.slot_ids, out, lines, column,
             )  # fmt: skip

@@ -20,8 +20,7 @@ from grover_dist.genome.contigs import ContigTable
 
 FORMAT = "grover_dist.store"
 FORMAT_VERSION = 1
-BATCH_BITS = 20
-BATCH_ROWS = 1 << BATCH_BITS
+BATCH_ROWS = 1 << 20
 NEVER = 65_535
 SCHEMA = pa.schema(
     [
@@ -36,18 +35,21 @@ def part_name(index: int) -> str:
     return f"part-{index:05d}.arrow"
 
 
-def write_part(path: Path, batches: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]], metadata: Mapping[str, object]) -> int:
-    """Write one part from (base, level, masked) pieces of BATCH_ROWS rows each (the last may be shorter); returns its rows.
+def write_part(
+    path: Path, batches: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]], metadata: Mapping[str, object], batch_rows: int = BATCH_ROWS
+) -> int:
+    """Write one part from (base, level, masked) pieces of `batch_rows` rows each (the last may be shorter); returns its rows.
+    batch_rows is a power of two.
 
     metadata becomes the schema's: every value as JSON text, beside the format's name and version.
     """
-    described = {"format": FORMAT, "version": FORMAT_VERSION, "batch_rows": BATCH_ROWS, **metadata}
+    described = {"format": FORMAT, "version": FORMAT_VERSION, "batch_rows": batch_rows, **metadata}
     schema = SCHEMA.with_metadata({key: json.dumps(value) for key, value in described.items()})
     rows, short = 0, False
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for base, level, masked in batches:
-            assert not short and 0 < len(base) == len(level) == len(masked) <= BATCH_ROWS
-            short = len(base) < BATCH_ROWS
+            assert not short and 0 < len(base) == len(level) == len(masked) <= batch_rows
+            short = len(base) < batch_rows
             rows += len(base)
             arrays = [pa.array(base, pa.uint8()), pa.array(level, pa.uint16()), pa.array(masked, pa.bool_())]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
@@ -63,6 +65,7 @@ class Part:
     path: Path
     first_row: int
     n_rows: int
+    batch_bits: int  # record batches hold 2**batch_bits rows, the last perhaps fewer
     metadata: Mapping[str, object]
     reader: pa.ipc.RecordBatchFileReader
     bytes: np.ndarray
@@ -142,7 +145,7 @@ class Store:
         while row < row_stop:
             part = self.parts[int(np.searchsorted(self.part_edges, row, side="right")) - 1]
             local = row - part.first_row
-            stop = min(row_stop, part.row_stop, part.first_row + (local // BATCH_ROWS + 1) * BATCH_ROWS)
+            stop = min(row_stop, part.row_stop, part.first_row + ((local >> part.batch_bits) + 1 << part.batch_bits))
             yield row, stop
             row = stop
 
@@ -150,7 +153,7 @@ class Store:
         pieces = []
         for start, stop in self.batches(row_start, row_stop):
             part = self.parts[int(np.searchsorted(self.part_edges, start, side="right")) - 1]
-            batch, offset = divmod(start - part.first_row, BATCH_ROWS)
+            batch, offset = divmod(start - part.first_row, 1 << part.batch_bits)
             if column == 0:
                 at = part.base_at[batch] + offset
                 pieces.append(part.bytes[at : at + stop - start])
@@ -186,13 +189,15 @@ def open_part(path: Path) -> Part:
         sizes.append(batch.num_rows)
         base_at.append(batch.column(0).buffers()[1].address - whole.address)
         level_at.append(batch.column(1).buffers()[1].address - whole.address)
-    if any(size != metadata["batch_rows"] for size in sizes[:-1]) or metadata["batch_rows"] != BATCH_ROWS:
-        raise UserError("the record batches of the store have unexpected sizes", where=path, expected=f"{BATCH_ROWS} rows, the last fewer")
+    batch_rows = metadata["batch_rows"]
+    if batch_rows & (batch_rows - 1) or any(size != batch_rows for size in sizes[:-1]) or max(sizes, default=0) > batch_rows:
+        raise UserError("the record batches of the store have unexpected sizes", where=path, expected=f"{batch_rows} rows, the last fewer")
     file_bytes = np.frombuffer(whole, np.uint8)
     return Part(
         path=path,
         first_row=metadata["first_row"],
         n_rows=sum(sizes),
+        batch_bits=batch_rows.bit_length() - 1,
         metadata=metadata,
         reader=reader,
         bytes=file_bytes,

@@ -47,21 +47,13 @@ def classifier(trunk: Path | BertConfig, n_labels: int, *, seed: int) -> BertFor
     """[CLS], pooler, dropout, linear layer. trunk: a folder that holds a pretrained model, or a configuration for the twin that
     knows nothing. Pooler and linear layer are new in both cases, drawn from the seed.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _quiet():  # it would warn that the head is new, as it should be
         torch.manual_seed(seed)
         if isinstance(trunk, BertConfig):
             config = BertConfig(**{**trunk.to_dict(), "num_labels": n_labels})
             config._attn_implementation = "sdpa"
             return BertForSequenceClassification(config)
-        before = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()  # it would warn that the head is new, as it should be
-        transformers_logging.disable_progress_bar()
-        try:
-            return BertForSequenceClassification.from_pretrained(
-                trunk, num_labels=n_labels, attn_implementation="sdpa", local_files_only=True
-            )
-        finally:
-            transformers_logging.set_verbosity(before)
+        return BertForSequenceClassification.from_pretrained(trunk, num_labels=n_labels, attn_implementation="sdpa", local_files_only=True)
 
 
 class MaskedPredictor(nn.Module):

@@ -1,0 +1,124 @@
+"""The same global batches and masks for any number of ranks, resumed anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+import pytest
+
+from grover_dist.config import MaskSettings
+from grover_dist.corpus.batches import MaskedBatches, MicroBatch
+from grover_dist.corpus.windows import make_windows
+from grover_dist.errors import UserError
+from grover_dist.genome.split import split_blocks
+
+
+@pytest.fixture(scope="module")
+def batches(learned) -> MaskedBatches:
+    config = learned.config
+    split = split_blocks(learned.store.contigs, config.split, config.seed)
+    windows = make_windows(learned.store, split, config.windows, 60, config.seed)
+    return MaskedBatches(learned.corpus, windows, 60, 11, batch_windows=24, micro_batch_windows=4, mask=MaskSettings(fraction=0.15))
+
+
+def lines(micro_batches: list[MicroBatch]) -> list[str]:
+    """One hash a window: its inputs, masked places and labels, whatever batch it stands in."""
+    found = []
+    for batch in micro_batches:
+        width = batch.input_ids.shape[1]
+        for line, (ids, attention) in enumerate(zip(batch.input_ids, batch.attention_mask, strict=True)):
+            here = batch.masked_index // width == line
+            content = (ids[attention == 1].tolist(), (batch.masked_index[here] % width).tolist(), batch.labels[here].tolist())
+            found.append(hashlib.sha256(repr(content).encode()).hexdigest())
+    return sorted(found)
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_any_number_of_ranks_sees_the_same_global_batches(batches, world):
+    last = 2 * len(batches.windows.train) // batches.batch_windows  # the end of the second epoch
+    for step in (0, 1, last // 2, last // 2 + 1, last):
+        alone = lines(batches.step(step))
+        assert len(alone) == 24
+        parts = [batches.step(step, rank, world) for rank in range(world)]
+        assert sorted(chain.from_iterable(map(lines, parts))) == alone
+        assert len({len(part) for part in parts}) == 1
+
+
+def test_ranks_that_do_not_divide_the_batch(batches):
+    uneven = replace(batches, batch_windows=25, micro_batch_windows=3)
+    for world in (2, 3, 8):
+        parts = [uneven.step(5, rank, world) for rank in range(world)]
+        assert sorted(chain.from_iterable(map(lines, parts))) == lines(uneven.step(5))
+        assert len({len(part) for part in parts}) == 1
+        assert all(0 < len(batch.input_ids) <= 3 for part in parts for batch in part)
+
+
+@pytest.mark.parametrize(("batch_windows", "micro", "world"), [(3, 4, 4), (9, 1, 2)])
+def test_a_batch_that_cannot_be_dealt(batches, batch_windows, micro, world):
+    with pytest.raises(UserError, match=f"multiple of {world}"):
+        replace(batches, batch_windows=batch_windows, micro_batch_windows=micro).step(0, 0, world)
+
+
+def test_micro_batches_change_nothing(batches):
+    assert (
+        lines(replace(batches, micro_batch_windows=24).step(3))
+        == lines(batches.step(3))
+        == lines(replace(batches, micro_batch_windows=1).step(3))
+    )
+
+
+def test_two_epochs_show_each_window_twice_with_other_masks(batches):
+    n = len(batches.windows.train)
+    steps = -(-2 * n // 24)
+    samples = [batches.samples(step) for step in range(steps)]
+    epochs, indices = (np.concatenate(parts)[: 2 * n] for parts in zip(*samples, strict=True))
+    assert epochs.tolist() == [0] * n + [1] * n
+    assert sorted(indices[:n].tolist()) == sorted(indices[n:].tolist()) == list(range(n))
+    assert indices[:n].tolist() != indices[n:].tolist()
+
+
+def test_a_batch_holds_its_windows(batches, learned):
+    """Unmasked, every line is [CLS], the window's tokens, [SEP], padding."""
+    table = batches.windows.train
+    _, indices = batches.samples(7, rank=1, world=2)
+    n_tokens = n_bases = 0
+    found = []
+    for batch in batches.step(7, rank=1, world=2):
+        ids = batch.input_ids.copy()
+        ids.reshape(-1)[batch.masked_index] = batch.labels
+        assert batch.input_ids.dtype == batch.attention_mask.dtype == batch.masked_index.dtype == batch.labels.dtype == np.int64
+        assert (batch.attention_mask.sum(1) == (ids != 0).sum(1)).all()
+        assert (np.diff(batch.attention_mask, axis=1) <= 0).all()
+        assert (ids[:, 0] == 2).all()
+        assert batch.padding_share == pytest.approx((ids == 0).mean())
+        found += [line[line != 0].tolist() for line in ids]
+        n_tokens, n_bases = n_tokens + batch.n_tokens, n_bases + batch.n_bases
+    expected = [
+        [2, *learned.corpus.ids_of_rows(a, b, 60).tolist(), 3]
+        for a, b in zip(table.row_start[indices], table.row_stop[indices], strict=True)
+    ]
+    assert sorted(found) == sorted(expected)
+    assert n_tokens == table.n_tokens[indices].sum()
+    assert n_bases == (table.row_stop - table.row_start)[indices].sum()
+
+
+def test_held_out_windows_have_fixed_masks(batches):
+    whole = batches.held_out(50)
+    assert lines(whole) == lines(batches.held_out(50))
+    assert sum(len(batch.input_ids) for batch in whole) == 50
+    assert sorted(lines(batches.held_out(50, 0, 2)) + lines(batches.held_out(50, 1, 2))) == lines(whole)
+    n = len(batches.windows.held_out)
+    everything = batches.held_out(10**9)
+    assert sum(len(batch.input_ids) for batch in everything) == n
+    assert not set(lines(everything)) & set(lines(batches.step(0)))
+
+
+def test_special_ids_are_never_masked_or_drawn(batches):
+    for batch in batches.step(2):
+        assert (batch.labels >= 5).all()
+        drawn = batch.input_ids.ravel()[batch.masked_index]
+        assert (drawn >= 4).all()
+        assert (drawn < 69).all()

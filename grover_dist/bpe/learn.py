@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from grover_dist.bpe import kernels
-from grover_dist.bpe.counts import PairCounts, find_junctions, plan_straddles
+from grover_dist.bpe.counts import PairCounts
+from grover_dist.bpe.junctions import find_junctions, plan_straddles
 from grover_dist.bpe.merge_log import MergeLog
 from grover_dist.bpe.messages import Reply, RoundMessage
 from grover_dist.bpe.vocabulary import FIRST_BASE_ID, Vocabulary
@@ -84,11 +85,11 @@ def learn(
         ]
         assert all(reply.number == number for reply in replies)
         edges = np.concatenate([reply.edges for reply in replies])
-        counts.add_junctions(pairs, -1)
         dropped = np.flatnonzero((drop >= 0) & (edges[:, kernels.E_AFTER_DROP] >= 0))
-        counts.apply(message, [reply.payload for reply in replies], np.column_stack([drop[dropped], edges[dropped, kernels.E_AFTER_DROP]]))
+        before = pairs
         strips, pairs = find_junctions(edges, soft_left, single)
-        counts.add_junctions(pairs, 1)
+        payloads = [reply.payload for reply in replies]
+        counts.apply(message, payloads, np.column_stack([drop[dropped], edges[dropped, kernels.E_AFTER_DROP]]), before, pairs)
         merges.append(rows)
         learned += len(chosen)
         if on_round is not None:

@@ -96,9 +96,8 @@ def _contigs_of(contigs: ContigTable, row_start: int, row_stop: int) -> list[dic
 
 
 def local_workers(genome_path: str, row_ranges: Sequence[tuple[int, int]]) -> list[PartitionWorker]:
-    """Workers inside this process that share its cores."""
-    threads = max(1, (os.cpu_count() or 1) // len(row_ranges))
-    return [PartitionWorker(genome_path, start, stop, threads) for start, stop in row_ranges]
+    """Workers inside this process. `call_local` asks one after the other, so each may use every core."""
+    return [PartitionWorker(genome_path, start, stop, threads=os.cpu_count() or 1) for start, stop in row_ranges]
 
 
 def build_corpus(
@@ -113,7 +112,8 @@ def build_corpus(
 ) -> Artifact:
     """Stage "learn": merges.txt, vocabulary.json, contigs.json and store/part-NNNNN.arrow. The files do not depend on the workers.
 
-    make_workers(genome_path, row_ranges): a PartitionWorker, or a handle of one, for each range; called again for a lost worker.
+    make_workers(genome_path, row_ranges): a PartitionWorker, or a handle of one, for each range; called again for a lost worker's
+    range, and then with as many threads as before.
     call(workers, method, args_per_worker) reaches them. A killed stage goes on from the merges in its log. UserError where the genome
     supports fewer cycles than asked for.
     """

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from grover_dist.bpe.learn import call_local, learn
+from grover_dist.bpe.learn import WorkerLost, call_local, learn
 from grover_dist.bpe.merge_log import MergeLog
 from grover_dist.bpe.partition import Partition
+from grover_dist.bpe.vocabulary import Vocabulary
 from grover_dist.config import Config
 from grover_dist.corpus.corpus import vocabulary_digest
 from grover_dist.corpus.store import BATCH_ROWS, part_name, write_part
@@ -43,13 +44,17 @@ class PartitionWorker:
     any node that sees the genome's folder; whatever it holds can be rebuilt from that folder and the merges.
     """
 
-    def __init__(self, genome_path: str, row_start: int, row_stop: int, threads: int = 1, memory: str = "fast") -> None:
+    def __init__(self, genome_path: str, row_start: int, row_stop: int, threads: int = 1, memory: str = "auto") -> None:
         self.genome = open_genome(genome_path)
         self.row_start, self.row_stop = row_start, row_stop
         starts = self.genome.contigs.row_start[:-1]
         inside = starts[(starts > row_start) & (starts < row_stop)] - row_start
         self.partition = Partition(
-            self.genome.bases(row_start, row_stop), inside, bool(np.isin(row_start, starts)), threads=threads, memory=memory
+            self.genome.bases(row_start, row_stop),
+            inside,
+            bool(np.isin(row_start, starts)),
+            threads=threads,
+            memory="fast" if memory == "auto" else memory,
         )
 
     def start(self) -> bytes:
@@ -120,20 +125,30 @@ def build_corpus(
 
     def write(work: Work) -> None:
         opened = open_genome(genome)
+        store = work.path / "store"
         ranges = worker_ranges(opened.n_rows, n_workers)
-        workers = make_workers(str(genome.path), ranges)
 
         def revive(index: int) -> Any:
             return make_workers(str(genome.path), [ranges[index]])[0]
 
-        with MergeLog.open(work.file("merges.log"), genome.digest, strand=config.bpe.strand, say=say) as log:
-            vocabulary = learn(workers, config.bpe.cycles, call=call, revive=revive, log=log, say=say)
-        store = work.path / "store"
-        shutil.rmtree(store, ignore_errors=True)
-        store.mkdir()
-        digest = vocabulary_digest(vocabulary)
-        metadata = {"learner": digest, "genome": genome.digest, "cycles": vocabulary.cycles}
-        names = list(chain.from_iterable(call(workers, "write_parts", [(str(store), metadata)] * len(workers))))
+        def learn_and_store() -> tuple[Vocabulary, list[str]]:
+            workers = make_workers(str(genome.path), ranges)
+            with MergeLog.open(work.file("merges.log"), genome.digest, strand=config.bpe.strand, say=say) as log:
+                vocabulary = learn(workers, config.bpe.cycles, call=call, revive=revive, log=log, say=say)
+            shutil.rmtree(store, ignore_errors=True)
+            store.mkdir()
+            metadata = {"learner": vocabulary_digest(vocabulary), "genome": genome.digest, "cycles": vocabulary.cycles}
+            names = call(workers, "write_parts", [(str(store), metadata)] * len(workers))
+            return vocabulary, list(chain.from_iterable(names))
+
+        for failures_left in reversed(range(config.resources.max_failures + 1)):
+            try:
+                vocabulary, names = learn_and_store()
+                break
+            except WorkerLost:  # while writing; `learn` revives its own
+                if not failures_left:
+                    raise
+                say("learn: a worker was lost while it wrote the store; all workers start again from the merges")
         vocabulary.write(work.path)
         work.write_json("contigs.json", opened.contigs.to_json())
         work.file("merges.log").unlink()
@@ -142,7 +157,7 @@ def build_corpus(
             "contigs": len(opened.contigs),
             "cycles": vocabulary.cycles,
             "parts": len(names),
-            "learner": digest,
+            "learner": vocabulary_digest(vocabulary),
             "longest_token_bases": int(vocabulary.lengths().max()),
         }
         say(f"learn: {vocabulary.cycles:,} cycles on {opened.n_rows:,} bases, store of {len(names)} parts")

@@ -101,11 +101,12 @@ def test_an_interrupted_stage_goes_on_and_ends_with_the_same_files(learned, fres
         assert any("in the log" in line for line in said)
 
 
-def test_a_lost_worker_is_made_again(learned, fresh):
+@pytest.mark.parametrize(("method", "expected"), [("round", [3, 1, 1]), ("write_parts", [3, 3, 3])])
+def test_a_lost_worker_is_made_again(learned, fresh, method, expected):
     lost = []
 
     def call(workers, name, args):
-        if name == "round" and len(lost) < 2:
+        if name == method and len(lost) < 2:
             lost.append(len(lost))
             raise WorkerLost(len(lost) - 1)
         return call_local(workers, name, args)
@@ -118,7 +119,7 @@ def test_a_lost_worker_is_made_again(learned, fresh):
 
     artifact = build_corpus(*fresh, n_workers=3, make_workers=make_workers, call=call, say=quiet)
     assert artifact.manifest["files"] == learned.artifact.manifest["files"]
-    assert [len(ranges) for ranges in made] == [3, 1, 1]
+    assert [len(ranges) for ranges in made] == expected
 
 
 def test_more_cycles_than_the_genome_supports(settings_for, tmp_path):

@@ -47,7 +47,7 @@ def classifier(trunk: Path | BertConfig, n_labels: int, *, seed: int) -> BertFor
     """[CLS], pooler, dropout, linear layer. trunk: a folder that holds a pretrained model, or a configuration for the twin that
     knows nothing. Pooler and linear layer are new in both cases, drawn from the seed.
     """
-    with torch.random.fork_rng(devices=[]), _quiet():  # it would warn that the head is new, as it should be
+    with torch.random.fork_rng(devices=[]), quiet_transformers():  # it would warn that the head is new, as it should be
         torch.manual_seed(seed)
         if isinstance(trunk, BertConfig):
             config = BertConfig(**{**trunk.to_dict(), "num_labels": n_labels})
@@ -85,12 +85,12 @@ def save_masked_lm(config: BertConfig, weights: dict[str, torch.Tensor], folder:
     """Write a plain BertForMaskedLM (config.json, model.safetensors) from weights under its own names."""
     model = BertForMaskedLM(config)
     model.load_state_dict(weights)
-    with _quiet():
+    with quiet_transformers():
         model.save_pretrained(folder)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Without the bars and warnings of transformers."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -19,7 +19,7 @@ from grover_dist.bpe.vocabulary import Vocabulary
 from grover_dist.config import Config, HeadSettings
 from grover_dist.model.bert import bert_config, classifier
 from grover_dist.run_dir import Artifact, RunDir, Work, write_atomically
-from grover_dist.selection.classifier import Classification, FrozenHead, cls_features, fit
+from grover_dist.selection.classifier import Classification, ClsClassifier, FrozenHead, cls_features, fit
 from grover_dist.selection.examples import FeatureExamples, tokens_of_codes
 from grover_dist.selection.gang_stage import once_in_gang
 from grover_dist.selection.task import KmerTask
@@ -98,6 +98,7 @@ class _Evaluation:
         else:
             tokens = (self.train_tokens, self.held_out_tokens)
             examples = [part.with_labels(truth) for part, truth in zip(tokens, labels, strict=True)]
+            model = ClsClassifier(model)
         name = f"c{self.cycles} k={k} {arm}"
         objective = Classification(name, model, *examples, seed=head_seed, batch_sequences=self.head.batch_sequences)
         result = fit(objective, self.ranks, self.head, self.config, setting="selection.head", say=self.say)

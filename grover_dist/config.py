@@ -209,6 +209,7 @@ class TaskSettings(Section):
     validation: Path | None = None
     test: Path | None = None
     planted: Literal["promoter", "ctcf"] | None = None  # a task made from the synthetic genome's own truth
+    near_duplicates: Literal["drop", "keep"] = "drop"  # training sequences that share most 31-mers with the test or validation part
     head: HeadSettings = HeadSettings(epochs=5)
 
     @model_validator(mode="after")

@@ -16,13 +16,15 @@ PROGRESS_SECONDS = 15.0
 
 
 @contextmanager
-def following(run: RunDir, say: Callable[[str], None]) -> Iterator[None]:
-    """Repeat new lines of the workers' logs through `say` until the block ends, the last lines included."""
+def following(run: RunDir, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Repeat new lines of the workers' logs through `say` until the block ends, the last lines included. Yields a function that
+    repeats what stands there now, for a driver that has just seen a worker end and wants its words before its own.
+    """
     follower = _Follower(run.logs, say)
     thread = threading.Thread(target=follower.loop, name="follow-logs", daemon=True)
     thread.start()
     try:
-        yield
+        yield follower.read
     finally:
         follower.stop.set()
         thread.join()
@@ -33,6 +35,7 @@ class _Follower:
         self.folder, self.say, self.stop = folder, say, threading.Event()
         self.read_bytes = {path: path.stat().st_size for path in self._files()}  # what earlier commands said stays said
         self.told_progress: dict[Path, float] = {}
+        self.reading = threading.Lock()
 
     def _files(self) -> list[Path]:
         return sorted([*self.folder.glob("*.log"), *self.folder.glob("*.jsonl")])
@@ -43,6 +46,10 @@ class _Follower:
         self.read()
 
     def read(self) -> None:
+        with self.reading:
+            self._read()
+
+    def _read(self) -> None:
         for path in self._files():
             start = self.read_bytes.get(path, 0)
             if path.stat().st_size <= start:
@@ -68,6 +75,8 @@ def describe_progress(line: str) -> str:
     except ValueError:
         return line
     words = []
+    if "arm" in state:
+        words.append(f"k={state['k']} {state['arm']}, {state['done']} of {state['of']}")
     if "step" in state:
         words.append(f"step {state['step']:,}" + (f" of {state['steps']:,}" if state.get("steps") else ""))
     for key, text in (
@@ -76,6 +85,7 @@ def describe_progress(line: str) -> str:
         ("nats_per_token", "{:.4f} nats a token"),
         ("bits_per_base", "{:.4f} bits a base"),
         ("tokens_per_second", "{:,.0f} tokens/s"),
+        ("accuracy", "accuracy {:.2%}"),
     ):
         if isinstance(state.get(key), (int, float)):
             words.append(text.format(state[key]))

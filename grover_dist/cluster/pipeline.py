@@ -23,15 +23,17 @@ from grover_dist.run_dir import Artifact, RunDir
 @contextmanager
 def pipeline_session(config: Config, run: RunDir, *, say: Callable[[str], None]) -> Iterator[Pipeline]:
     """A pipeline over a Ray session, with the workers' words repeated through `say`."""
-    with ray_session(config.resources) as room, following(run, say):
-        yield Pipeline(config, run, room, say)
+    with ray_session(config.resources) as room, following(run, say) as catch_up:
+        yield Pipeline(config, run, room, say, catch_up)
 
 
 class Pipeline:
     """The stages in the order of the data. Each method returns its artefacts, made now or found complete, and asks for what it needs."""
 
-    def __init__(self, config: Config, run: RunDir, room: Room, say: Callable[[str], None]) -> None:
-        self.config, self.run, self.room, self.say = config, run, room, say
+    def __init__(
+        self, config: Config, run: RunDir, room: Room, say: Callable[[str], None], catch_up: Callable[[], None] = lambda: None
+    ) -> None:
+        self.config, self.run, self.room, self.say, self.catch_up = config, run, room, say, catch_up
         self._done: dict[str, Any] = {}
 
     def genome(self) -> Artifact:
@@ -187,6 +189,7 @@ class Pipeline:
         """Run side by side. What succeeds is kept; the first failure is raised when all have ended."""
         places = self.config.resources.candidates_at_once
         outcome = run_jobs(jobs, cpus=self.room.cpus, gpus=self.room.gpus, places=None if places == "auto" else places)
+        self.catch_up()
         for name, error in outcome.failures.items():
             self.say(f"{name} failed: {error if isinstance(error, UserError) else type(error).__name__}")
         for error in outcome.failures.values():
@@ -202,4 +205,5 @@ class Pipeline:
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self._done:
             self._done[name] = make()
+            self.catch_up()
         return self._done[name]

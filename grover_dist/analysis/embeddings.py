@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from transformers.models.bert.modeling_bert import BertForMaskedLM
+from transformers.utils import logging as transformers_logging
 
 from grover_dist.analysis.correlation import Correlations, differ, false_discovery_rate, spearman
 from grover_dist.analysis.token_statistics import TokenStatistics, token_statistics
@@ -88,7 +89,7 @@ def analyze(
 
 def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles: int, work: Work) -> dict[str, Any]:
     statistics = token_statistics(corpus, cycles)
-    model = BertForMaskedLM.from_pretrained(pretrained.file("model"), attn_implementation="sdpa", local_files_only=True)
+    model = load_model(pretrained)
     twin = masked_lm(model.config, seed=config.seed ^ _TWIN_SEED)
     batches = held_out_batches(config, corpus, cycles)
     plain = [unmask(batch) for batch in batches]
@@ -132,6 +133,12 @@ def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles
     summary["findings"] = findings(summary)
     work.write_json("analysis.json", summary)
     return summary
+
+
+def load_model(pretrained: Artifact) -> BertForMaskedLM:
+    """The trained model of a pretrain artefact, ready to predict."""
+    transformers_logging.disable_progress_bar()
+    return BertForMaskedLM.from_pretrained(pretrained.file("model"), attn_implementation="sdpa", local_files_only=True).eval()
 
 
 def held_out_batches(config: Config, corpus: Corpus, cycles: int) -> list[MicroBatch]:

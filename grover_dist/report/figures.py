@@ -1,4 +1,4 @@
-"""Figures as inline SVG. Colours are Okabe and Ito's, which the colour-blind can tell apart; markers and line styles repeat what colour says.
+"""Figures as inline SVG. Colours are Okabe and Ito's, which the colour-blind can tell apart; markers and lines repeat what colour says.
 
 Every function takes plain arrays and returns the text of an <svg> element without a fixed size, so that the page scales it.
 """
@@ -14,13 +14,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import matplotlib.lines
 import numpy as np
 from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#666666"
-DASHES = {"majority": ":", "Markov chain": "--", "TF-IDF + forest": "-."}
+LINES = {  # of baselines: dashes and grey
+    "majority": (":", "#8A8A8A"),
+    "Markov chain": ("--", "#555555"),
+    "TF-IDF + forest": ("-.", "#555555"),
+    "untrained twin": ("-", "#A0A0A0"),
+}
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it can be searched and selected
     "svg.hashsalt": "grover_dist",
@@ -84,7 +90,8 @@ def accuracy_by_k(series: Sequence[Series], baselines: Sequence[Series]) -> str:
             for line in baselines:
                 here = [100 * value for at, value in zip(line.x, line.y, strict=True) if int(at) == k]
                 if here:
-                    panel.axhline(here[0], color=GREY, linestyle=DASHES.get(line.name, (0, (1, 2))), linewidth=1.2)
+                    dashes, grey = LINES[line.name]
+                    panel.axhline(here[0], color=grey, linestyle=dashes, linewidth=1.2, zorder=1)
             panel.set_title(f"k = {k}")
             panel.set_xticks(range(len(series)), [line.name for line in series], rotation=30, ha="right")
             panel.set_xlim(-0.6, len(series) - 0.4)
@@ -92,7 +99,7 @@ def accuracy_by_k(series: Sequence[Series], baselines: Sequence[Series]) -> str:
         for panel in panels[: len(ks) : columns]:
             panel.set_ylabel("accuracy (%)")
         handles = [
-            matplotlib.lines.Line2D([], [], color=GREY, linestyle=DASHES.get(line.name, (0, (1, 2))), label=line.name) for line in baselines
+            matplotlib.lines.Line2D([], [], linestyle=LINES[line.name][0], color=LINES[line.name][1], label=line.name) for line in baselines
         ]
         if handles:
             figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

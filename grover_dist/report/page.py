@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 _HERE = Path(__file__).parent
-NOTHING = "–"
+NOTHING = "\u2013"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class PageSection:
 
     def bullets(self, items: Sequence[str]) -> None:
         if items:
-            self.blocks.append({"kind": "list", "items": list(items)})
+            self.blocks.append({"kind": "list", "entries": list(items)})
 
     def figure(self, svg: str, caption: str) -> None:
         self.blocks.append({"kind": "figure", "svg": svg, "caption": caption})

@@ -209,10 +209,8 @@ def selection_section(selection: Artifact | None) -> PageSection:
     level = percent(decision["confidence"]).replace(".0", "")
     section.figure(
         figures.accuracy_by_k(series, baselines),
-        f"Accuracy of predicting the next k bases after 50, by candidate (cycles); bars: {level} intervals by bootstrap over genome blocks. "
-        f"Lines: what needs no language model, and the chosen model's twin trained from random weights."
-        if decision.get("input_bp", 50) == 50
-        else "",
+        f"Accuracy of predicting the next k bases, by candidate (cycles); bars: {level} intervals by bootstrap over genome blocks. Lines: "
+        "what needs no language model, and the chosen model's twin trained from random weights.",
     )
     columns = [
         Column("cycles", "cycles", integer),

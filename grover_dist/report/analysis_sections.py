@@ -1,0 +1,153 @@
+"""Embeddings, fine-tuned tasks, planted truths and provenance as sections of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from grover_dist.analysis.embeddings import KINDS, PROPERTIES, PROPERTY_NAMES, read_summary, read_table
+from grover_dist.analysis.finetune_scores import method_rows, read_metrics
+from grover_dist.analysis.truths import Truth
+from grover_dist.report import figures
+from grover_dist.report.page import NOTHING, Column, PageSection, big_bases, decimals, integer, interval, percent, seconds
+from grover_dist.run_dir import Artifact
+
+
+def embeddings_section(analysis: Artifact | None) -> PageSection:
+    section = PageSection("embeddings", "What the token embeddings hold")
+    if analysis is None:
+        section.note("No analysis was made in this run.")
+        return section
+    summary = read_summary(analysis)
+    tokens = read_table(analysis, "tokens.arrow")
+    section.text(
+        f"Average last-layer vector of each of {integer(summary['words'])} words over {integer(summary['tokens_sampled'])} tokens of "
+        f"{integer(summary['windows'])} held-out windows, at {integer(summary['cycles'])} cycles. The null is the same architecture with "
+        "random weights: a token's neighbours differ with the token, so part of its composition shows without any training."
+    )
+    explained = summary["explained"]["trained contextual"]
+    if len(explained) > 1:
+        chosen = np.array([value is not None for value in tokens["contextual_pc1"].to_pylist()])
+        columns = {name: tokens[name].to_numpy(zero_copy_only=False)[chosen] for name in ("gc", "length_bp", "count")}
+        colours = {"GC content": columns["gc"], "length (bases)": columns["length_bp"], "log10 count": np.log10(columns["count"])}
+        x, y = (tokens[f"contextual_pc{i}"].to_numpy(zero_copy_only=False)[chosen].astype(float) for i in (1, 2))
+        section.figure(
+            figures.embedding_map(x, y, colours, explained),
+            "Principal components of the average contextual embeddings; each point is a word, coloured by what is known of it.",
+        )
+    contextual = [line for line in summary["strongest"] if line["kind"] == "contextual"]
+    if contextual:
+        section.figure(
+            figures.correlation_bars(
+                [PROPERTY_NAMES[line["property"]] for line in contextual],
+                [line["rho"] for line in contextual],
+                [line["twin_rho"] for line in contextual],
+            ),
+            f"The strongest of the first {len(explained)} components for each property.",
+        )
+    columns = [
+        Column("vectors", "kind", number=False),
+        Column("property", lambda line: PROPERTY_NAMES[line["property"]], number=False),
+        Column("component", lambda line: f"PC{line['component']}"),
+        Column("rho", "rho", decimals(2)),
+        Column("given the other properties", "partial", decimals(2)),
+        Column("untrained twin", "twin_rho", decimals(2)),
+        Column("words", "n", integer),
+        Column("beyond the twin", lambda line: "yes" if line["beyond_twin"] else "no", number=False),
+    ]
+    order = {(kind, name): (KINDS[::-1].index(kind), PROPERTIES.index(name)) for kind in KINDS for name in PROPERTIES}
+    lines = sorted(summary["strongest"], key=lambda line: order[line["kind"], line["property"]])
+    section.table(
+        lines,
+        columns,
+        "Spearman's rho of the component that follows each property best. The twin's is the largest |rho| of any of its components. "
+        "All components are in correlations.arrow.",
+    )
+    return section
+
+
+def finetune_section(finetuned: Sequence[Artifact]) -> PageSection:
+    section = PageSection("tasks", "Fine-tuned tasks")
+    if not finetuned:
+        section.note("No task was fine-tuned in this run: finetune.tasks is empty.")
+        return section
+    chart, rows, sentences, remarks = {}, [], [], []
+    for artifact in finetuned:
+        task, metrics = artifact.manifest["name"], read_metrics(artifact)
+        chart[task] = method_rows(metrics)
+        rows += [{"task": task, "chosen": row["ours"], **row} for row in chart[task]]
+        test = metrics["rows"]["test"]
+        sentences.append(f"{task} ({integer(test)} test sequences): {metrics['sentence'].rstrip('.')}.")
+        remarks += [f"{task}: {text}" for text in (*metrics["data"].get("notes", ()), *metrics["data"].get("warnings", ()))]
+    section.bullets(sentences)
+    section.figure(
+        figures.task_scores(chart, "Matthews correlation (MCC) on the test part"),
+        "Test score of each task with its interval: the fine-tuned model (dots), the same model from random weights and what needs no "
+        "language model (diamonds).",
+    )
+    columns = [
+        Column("task", "task", number=False),
+        Column("method", "method", number=False),
+        Column("MCC", "value", decimals(3)),
+        Column("interval", lambda row: interval(row["low"], row["high"], decimals(3))),
+        Column("AUROC", "auroc", decimals(3)),
+        Column("accuracy", "accuracy", percent),
+    ]
+    section.table(rows, columns)
+    section.bullets(remarks)
+    return section
+
+
+def truths_section(truths: Sequence[Truth]) -> PageSection:
+    section = PageSection("truths", "Planted truths")
+    tested = [truth for truth in truths if truth.found is not None]
+    section.text(
+        f"The genome is synthetic, so what should be found is known: {sum(truth.found for truth in tested)} of {len(tested)} tested truths "
+        "were found. Every question has a criterion that could fail; what was not found is said so."
+    )
+    rows = [truth.to_json() | {"value": _short(truth.value), "null": _short(truth.null)} for truth in truths]
+    section.blocks.append({"kind": "truths", "truths": rows})
+    return section
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.3g}"
+
+
+def provenance_section(artifacts: Mapping[str, Sequence[Artifact]]) -> PageSection:
+    section = PageSection("provenance", "Where every number comes from")
+    rows = []
+    versions: dict[str, str] = {}
+    for stage in artifacts.values():
+        for artifact in stage:
+            manifest = artifact.manifest
+            versions |= manifest["versions"]
+            rows.append(
+                {
+                    "stage": manifest["stage"],
+                    "folder": f"{manifest['stage']}/{artifact.path.name}",
+                    "settings": manifest["settings_hash"][:12],
+                    "digest": artifact.digest[:12],
+                    "bytes": sum(file["bytes"] for file in manifest["files"].values()),
+                    "wall": manifest["wall_seconds"],
+                    "cpu": manifest["cpu_seconds"],
+                }
+            )
+    columns = [
+        Column("folder", "folder", number=False, word=True),
+        Column("settings", "settings", number=False, word=True),
+        Column("content", "digest", number=False, word=True),
+        Column("size", "bytes", lambda n: big_bases(n).replace("b", "B")),
+        Column("wall time", "wall", seconds),
+        Column("CPU time", "cpu", seconds),
+    ]
+    section.text(
+        "Folders are relative to the run's folder. Each holds manifest.json with its settings, the hashes of its inputs and the checksum "
+        "of every file. CPU time is that of the process that wrote the stage."
+    )
+    section.table(rows, columns)
+    section.note("Versions: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + ".")
+    return section

@@ -187,7 +187,7 @@ module "head" {
   protect           = var.protect
 
   # A node that boots before its way out, its token or its files exist marks itself failed.
-  depends_on = [module.storage, module.network, module.security, module.identity]
+  depends_on = [module.storage.objects, module.network.ready, module.security.token_ready, module.identity.ready]
 }
 
 module "workers" {
@@ -212,7 +212,7 @@ module "workers" {
   user_data               = local.user_data["worker"]
   tags                    = var.tags
 
-  depends_on = [module.storage, module.network, module.security, module.identity]
+  depends_on = [module.storage.objects, module.network.ready, module.security.token_ready, module.identity.ready]
 }
 
 module "observability" {

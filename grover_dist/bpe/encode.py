@@ -39,7 +39,8 @@ def encode_many(codes: np.ndarray, vocabulary: Vocabulary, cycles: int | None = 
 
 
 def _merge_table(vocabulary: Vocabulary, cycles: int) -> tuple[np.ndarray, ...]:
-    """Open-addressing table (pair of small ids -> merge index), the parts of each merge and token lengths by small id. Made once a vocabulary and cycle number."""
+    """Open-addressing table (pair of small ids -> merge index), the parts of each merge and token lengths by small id. Made once a
+    vocabulary and cycle number."""
     return vocabulary.derived(("merge table", cycles), lambda: _make_table(vocabulary.at(cycles)))
 
 

@@ -32,7 +32,7 @@ def call_local(workers: Sequence[Any], method: str, args: Sequence[tuple]) -> li
 
 
 def learn(
-    workers: Sequence[Any],
+    workers: Sequence[Any] | WorkerGroup,
     cycles: int,
     *,
     call: Call = call_local,
@@ -41,22 +41,22 @@ def learn(
     say: Callable[[str], None] = print,
     on_round: Callable[[int, int], None] | None = None,
 ) -> Vocabulary:
-    """Learn `cycles` merges over workers that hold the genome in row order (Partition, or anything with its start, round and replay).
+    """Learn `cycles` merges over workers that hold the genome in row order: Partition, or anything with its start, round and replay.
 
-    call: calls a method of all workers and returns the replies in order; raises WorkerLost for dead ones. revive: makes a fresh worker of the same rows for
-    a lost one's index (also replaced in `workers` when that is a list); it is brought up to date by replay. log: an open merge log; merges in it are
+    call: calls a method of all workers and returns the replies in order; raises WorkerLost for dead ones. revive(index): makes a fresh worker
+    of the same rows for a lost one, which replaces it in `workers` and is brought up to date by replay. Give a WorkerGroup in the place of
+    workers, call and revive to go on calling the workers afterwards with the same protection. log: an open merge log; the merges in it are
     made again and must come out the same. on_round(round, merges so far) is called after every round.
-    Raises UserError when the genome supports fewer cycles.
+    Raises UserError when the genome supports fewer cycles, or when the log is not of this genome.
     """
-    group = _Group(workers, call, revive, say)
+    group = workers if isinstance(workers, WorkerGroup) else WorkerGroup(workers, call=call, revive=revive, say=say)
     replies = [Reply.unpack(reply) for reply in group.start()]
     geometry = np.concatenate([reply.payload.view("<i8")[16:].reshape(-1, 3) for reply in replies])
     soft_left, single = geometry[:, 1] != 0, geometry[:, 2] != 0
-    counts = PairCounts(np.sum([reply.payload.view("<i8")[:16] for reply in replies], axis=0), cycles + 4)
     edges = np.concatenate([reply.edges for reply in replies])
     splits = np.cumsum([len(reply.edges) for reply in replies])[:-1]
     strips, pairs = find_junctions(edges, soft_left, single)
-    counts.add_junctions(pairs, 1)
+    counts = PairCounts(np.sum([reply.payload.view("<i8")[:16] for reply in replies], axis=0), cycles + 4, pairs)
     drop, take = np.full(len(edges), -1, np.int64), np.full(len(edges), -1, np.int64)
     merges: list[np.ndarray] = []
     learned, number = 0, 0
@@ -99,38 +99,44 @@ def learn(
     return Vocabulary.from_rows(np.concatenate(merges) if merges else [])
 
 
-class _Group:
-    """The workers, and what each was told, so that a lost one can be brought up to date."""
+class WorkerGroup:
+    """The workers, and what each was told, so that a lost one can be brought up to date at any time."""
 
-    def __init__(self, workers: Sequence[Any], call: Call, revive: Callable[[int], Any] | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        workers: Sequence[Any],
+        *,
+        call: Call = call_local,
+        revive: Callable[[int], Any] | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
         self.workers = workers if isinstance(workers, list) else list(workers)
         self._call, self._revive, self._say = call, revive, say
         self._told: list[list[bytes]] = [[] for _ in self.workers]
 
-    def start(self) -> list[bytes]:
-        return self._all("start", [()] * len(self.workers))
-
-    def round(self, messages: list[bytes]) -> list[bytes]:
-        replies = self._all("round", [(message,) for message in messages])
-        for told, message in zip(self._told, messages, strict=True):
-            told.append(message)
-        return replies
-
-    def _all(self, method: str, args: list[tuple]) -> list[bytes]:
-        """Ask everyone until everyone has answered. Who had done the round already answers from memory."""
+    def call(self, method: str, args: Sequence[tuple]) -> list[Any]:
+        """Ask every worker, again until all have answered. A worker that did a round already answers it from memory."""
         while True:
             try:
                 return self._call(self.workers, method, args)
             except WorkerLost as lost:
                 self._replace(list(lost.indices))
 
+    def start(self) -> list[bytes]:
+        return self.call("start", [()] * len(self.workers))
+
+    def round(self, messages: list[bytes]) -> list[bytes]:
+        replies = self.call("round", [(message,) for message in messages])
+        for told, message in zip(self._told, messages, strict=True):
+            told.append(message)
+        return replies
+
     def _replace(self, lost: list[int]) -> None:
         while lost:
             if self._revive is None:
                 raise WorkerLost(*lost)
-            self._say(
-                f"learning: lost worker{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))}; rebuilding from the bases and {len(self._told[0])} rounds"
-            )
+            names = f"worker{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))}"
+            self._say(f"learning: lost {names}; rebuilding from the bases and {len(self._told[0])} rounds")
             for index in lost:
                 self.workers[index] = self._revive(index)
             try:

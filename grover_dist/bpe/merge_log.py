@@ -69,7 +69,10 @@ class MergeLog:
         return cls(path, open(path, "ab"), seed, merges)
 
     def append(self, first: int, rows: np.ndarray) -> None:
-        """Record merges first, first + 1, ...: int64[k, 3]. Those in the log already must be the same. Reaches the disk every few seconds."""
+        """Record merges first, first + 1, ...: int64[k, 3]. Those in the log already must be the same.
+
+        Handed to the system at once, forced to the disk every few seconds.
+        """
         for index, row in enumerate(rows.tolist(), start=first):
             if index < len(self._merges):
                 if self._merges[index] != tuple(row):

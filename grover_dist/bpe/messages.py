@@ -1,9 +1,9 @@
 """The packed bytes between the coordinator and the workers. Little-endian; every message and every reply names its round.
 
-Down: header (round, merges, strips, cycles asked for), merges uint16[k, 3] (left, right, new), then int16 a strip twice: which merge drops its first token
-and which merge lets its last token take the right neighbour's (-1: none).
-Up: header (round, merges, strips, bytes of payload), edges int64[strips, 7] (columns in kernels.py), payload. The payload of a round is what `kernels.run_round` writes,
-summed over the worker's strips; that of the start is int64: 16 base-pair counts, then rows, soft left border and single piece of each strip.
+Down: header (round, merges, strips, cycles asked for), merges uint16[k, 3] (left, right, new), then int16 a strip twice: which merge drops
+its first token and which merge lets its last token take the right neighbour's (-1: none). Up: header (round, merges, strips, bytes of
+payload), edges int64[strips, 7] (columns in kernels.py), payload. The payload of a round is what `kernels.run_round` writes, summed over
+the worker's strips; that of the start is int64: 16 base-pair counts, then rows, soft left border and single piece of each strip.
 """
 
 from __future__ import annotations
@@ -83,9 +83,16 @@ def add_merge(buffer, at, left, right):
     return made, at
 
 
+def sum_payloads(payloads: list[np.ndarray], merges: np.ndarray) -> np.ndarray:
+    """One payload that is the sum of several of the same merges."""
+    begins = np.cumsum([0, *(len(payload) for payload in payloads[:-1])])
+    buffer = np.concatenate(payloads)
+    out = np.empty(len(buffer) + 16 * len(merges), np.uint8)
+    return out[: _sum_payloads(buffer, begins, len(merges), int(merges[-1, 2]) + 1, out)].copy()
+
+
 @njit(cache=True, nogil=True)
-def sum_payloads(buffer, begins, n_merges, n_tokens, out):
-    """One payload that is the sum of several: begins int64[m] are their places in buffer. Returns the length written to out."""
+def _sum_payloads(buffer, begins, n_merges, n_tokens, out):
     cursor = begins.copy()
     left, right = np.zeros(n_tokens, np.int64), np.zeros(n_tokens, np.int64)
     written = 0

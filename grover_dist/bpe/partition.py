@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,8 @@ from grover_dist.bpe.kernels import EDGE, EDGE_COLUMNS
 from grover_dist.bpe.messages import Reply, RoundMessage, sum_payloads
 
 MAX_STRIP_ROWS = 2**32 - 2**20  # positions inside a strip are uint32
-Memory = Literal["fast", "lean"]
+Memory = Literal["auto", "fast", "lean"]
+SCANNED_SHARE, MAX_SCANNED = 0.5, 64  # lean: no index before this share of tokens a base is left, or so many merges
 
 
 def cut(contig_starts: np.ndarray, n_rows: int, n_parts: int) -> list[tuple[int, int]]:
@@ -34,7 +36,7 @@ def cut(contig_starts: np.ndarray, n_rows: int, n_parts: int) -> list[tuple[int,
 class Strip:
     """A contiguous stretch of rows that one thread merges. See kernels.py for the layout."""
 
-    def __init__(self, bases: np.ndarray, contig_starts: np.ndarray, starts_contig: bool) -> None:
+    def __init__(self, bases: np.ndarray, contig_starts: np.ndarray, starts_contig: bool, memory: str = "fast") -> None:
         """contig_starts: rows, relative to the strip, at which a contig starts, in (0, n)."""
         n = len(bases)
         assert n <= MAX_STRIP_ROWS
@@ -59,67 +61,68 @@ class Strip:
         self.drops: list[tuple[int, int, int]] = []
         self.base_counts = np.zeros(16, np.int64)
         kernels.count_base_pairs(self.slots, end, self.base_counts)
-        kernels.describe_edges(self.slots, self.state, np.ones(4, np.int64), self.edges)
-        self.indexed = False
-
-    def _index(self) -> None:
-        n = self.n_rows
-        # Untouched pages of these arrays cost nothing: each merge takes one token away and files at most two positions.
-        self.pool = np.empty(3 * n + 16, np.uint32)
+        kernels.describe_edges(self.slots, self.state, np.ones(4, np.uint32), self.edges)
+        self.state[kernels.TOKENS] = n
+        self._scan_first = memory == "lean"
+        self.pool = np.empty(0, np.uint32)
+        # Untouched pages of these arrays cost nothing: tokens of one merge, and lists.
         entries = 3 * n // 2 + 4 * 65_536
-        self.table_key = np.empty(entries, np.uint16)
-        self.table_begin = np.empty(entries, np.int64)
-        self.table_first = np.zeros(2 * 65_536, np.int64)
-        self.right_of, self.left_of, self.shared_at = np.empty(n + 1, np.uint16), np.empty(n + 1, np.uint16), np.empty(n + 1, np.uint32)
-        self.hist_left, self.hist_right = np.zeros(65_536, np.int64), np.zeros(65_536, np.int64)
-        self.bucket, self.offsets = np.zeros(65_536, np.int64), np.zeros(65_536, np.int64)
-        kernels.index_base_pairs(self.slots, self.state, self.base_counts, self.pool, self.table_key, self.table_begin, self.table_first)
-        self.indexed = True
+        self.tables = np.empty(entries, np.uint16), np.empty(entries, np.int64), np.zeros(2 * 65_536, np.int64)
+        self.scratch = (
+            np.empty(n + 2, np.uint16),  # left and right neighbours of the tokens of one merge, and their places
+            np.empty(n + 2, np.uint16),
+            np.empty(n + 2, np.uint32),
+            np.zeros(65_536, np.uint32),  # histograms
+            np.zeros(65_536, np.uint32),
+            np.zeros(65_536, np.uint16),  # list of each neighbour, and where each list is written next
+            np.zeros(65_536, np.uint64),
+            np.empty(65_536, np.int64),  # distinct neighbours, and one bit for each
+            np.zeros(1_024, np.uint64),
+            np.zeros(65_536, np.uint32),  # right neighbours shift nothing
+        )
+
+    def _index(self, lengths: np.ndarray, n_tokens: int) -> None:
+        # Each merge takes a token away and files two positions, one of them where its own list was, or both when that list is shared.
+        self.pool = np.empty(int(self.state[kernels.TOKENS]) + 2 * self.n_rows + 2 * kernels.AHEAD, np.uint32)
+        if n_tokens == 4:
+            kernels.index_base_pairs(self.slots, self.state, self.base_counts, self.pool, self.tables)
+        else:
+            kernels.index_tokens(self.slots, self.state, lengths, n_tokens, self.pool, self.tables)
 
     def round(self, merges: np.ndarray, drop: int, take: int, lengths: np.ndarray, cycles: int) -> np.ndarray:
         """Make the merges of one round; returns their message (uint8)."""
-        if not self.indexed:
-            self._index()
+        first = int(merges[0, 2])
+        scanning = self._scan_first and first < 4 + MAX_SCANNED and self.state[kernels.TOKENS] > SCANNED_SHARE * self.n_rows
+        if not self.state[kernels.INDEXED] and not scanning:
+            self._index(lengths, first)
         if drop >= 0:
             self.drops.append((int(self.state[kernels.FIRST]), int(merges[drop, 1]), int(merges[drop, 2]) - 3))
         out = np.empty(len(merges) * (24 + 16 * min(int(merges[-1, 2]) + 1, self.n_rows + 1)), np.uint8)
-        rarity = (int(merges[0, 2]) + 12) / (4 * cycles)
+        rarity = (first + 12) / (4 * cycles)
         size = kernels.run_round(
-            self.slots, self.state, lengths, merges, drop, take, self.pool, self.table_key, self.table_begin, self.table_first,
-            self.right_of, self.left_of, self.shared_at, self.hist_left, self.hist_right, self.bucket, self.offsets, rarity, self.edges, out,
-        )  # fmt: skip
+            self.slots, self.state, lengths, merges, drop, take, self.pool, self.tables, self.scratch, rarity, self.edges, out
+        )
         return out[:size]
 
     def finish(self, lengths: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
         """Turn the tokens into boundary levels, in place; the index goes."""
-        for name in (
-            "pool",
-            "table_key",
-            "table_begin",
-            "table_first",
-            "right_of",
-            "left_of",
-            "shared_at",
-            "hist_left",
-            "hist_right",
-            "bucket",
-            "offsets",
-        ):
-            self.__dict__.pop(name, None)
+        del self.pool, self.tables, self.scratch
         drops = np.asarray(self.drops, np.int64).reshape(-1, 3)
         kernels.tokens_to_levels(self.slots, self.state, lengths, left, right, drops)
 
     def levels(self, start: int, stop: int) -> np.ndarray:
         """Levels of the strip's rows start to stop, after `finish`."""
-        pieces = np.searchsorted(self.piece_starts, np.arange(start, stop), side="right")
-        return self.slots[np.arange(start, stop) + pieces]
+        first, last = np.searchsorted(self.piece_starts, [start, max(start, stop - 1)], side="right")
+        cuts = [start, *self.piece_starts[first:last].tolist(), stop]
+        return np.concatenate([self.slots[a + piece : b + piece] for piece, (a, b) in enumerate(pairwise(cuts), start=first)])
 
 
 class Partition:
     """Consecutive rows of the genome under learning: what one worker holds.
 
-    bases: uint8[n] base codes 0 to 3, any array-like that slices (copied). contig_starts: int64 rows inside the partition (0 < row < n) at which a
-    contig starts. starts_contig: whether row 0 starts a contig. threads: strips merged side by side. The results never depend on threads or memory.
+    bases: uint8[n] base codes 0 to 3, any array-like that slices (copied). contig_starts: int64 rows inside the partition (0 < row < n) at
+    which a contig starts. starts_contig: whether row 0 starts a contig. threads: strips merged side by side. The results never depend on
+    threads or memory.
 
     Messages are those of messages.py. `start`, `round`, `replay` and then `levels` are called by the coordinator, also over Ray.
     """
@@ -142,10 +145,13 @@ class Partition:
         self._ranges = cut(starts, n, wanted)
         hard = set(starts.tolist())
         self._strips = [
-            Strip(bases[a:b], starts[(starts > a) & (starts < b)] - a, (starts_contig if a == 0 else a in hard)) for a, b in self._ranges
+            Strip(bases[a:b], starts[(starts > a) & (starts < b)] - a, starts_contig if a == 0 else a in hard, memory)
+            for a, b in self._ranges
         ]
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._left, self._right, self._lengths = np.zeros(4, np.int64), np.zeros(4, np.int64), np.ones(4, np.int64)
+        self._left, self._right = np.zeros(4, np.int64), np.zeros(4, np.int64)
+        self._lengths = np.zeros(65_536, np.uint32)  # of each token, in bases; an edge has none
+        self._lengths[:4] = 1
         self._round, self._reply = -1, b""
         self._finished = False
 
@@ -171,7 +177,7 @@ class Partition:
             parts = list(self._pool.map(lambda pair: pair[0].round(*pair[1]), zip(self._strips, jobs, strict=True)))
         else:
             parts = [strip.round(*job) for strip, job in zip(self._strips, jobs, strict=True)]
-        self._answer(request.number, parts[0] if len(parts) == 1 else self._sum(parts, request.merges))
+        self._answer(request.number, parts[0] if len(parts) == 1 else sum_payloads(parts, request.merges))
         return self._reply
 
     def replay(self, messages: list[bytes]) -> bytes:
@@ -196,17 +202,12 @@ class Partition:
         return np.concatenate(pieces) if pieces else np.empty(0, np.uint16)
 
     def _add_tokens(self, merges: np.ndarray) -> None:
-        assert merges[0, 2] == len(self._lengths) and np.all(np.diff(merges[:, 2]) == 1)
+        assert merges[0, 2] == len(self._left) and np.all(np.diff(merges[:, 2]) == 1)
         self._left = np.concatenate([self._left, merges[:, 0]])
         self._right = np.concatenate([self._right, merges[:, 1]])
-        self._lengths = np.concatenate([self._lengths, self._lengths[merges[:, 0]] + self._lengths[merges[:, 1]]])
-
-    def _sum(self, parts: list[np.ndarray], merges: np.ndarray) -> np.ndarray:
-        begins = np.cumsum([0, *(len(part) for part in parts[:-1])])
-        buffer = np.concatenate(parts)
-        out = np.empty(len(buffer) + 16 * len(merges), np.uint8)
-        size = sum_payloads(buffer, begins, len(merges), int(merges[-1, 2]) + 1, out)
-        return out[:size]
+        # Longer than any strip is long enough.
+        both = self._lengths[merges[:, 0]].astype(np.int64) + self._lengths[merges[:, 1]]
+        self._lengths[merges[:, 2]] = np.minimum(both, MAX_STRIP_ROWS)
 
     def _answer(self, number: int, payload: np.ndarray) -> None:
         edges = np.stack([strip.edges for strip in self._strips])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 NEVER = 65_535
 
@@ -36,7 +37,7 @@ def learn_reference(contigs: Sequence[Sequence[int]], cycles: int) -> tuple[list
     for cycle in range(1, cycles + 1):
         counts: Counter[tuple[int, int]] = Counter()
         for contig in tokens:
-            counts.update(zip(contig, contig[1:], strict=False))
+            counts.update(pairwise(contig))
         if not counts:
             break
         (left, right), count = min(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -83,7 +83,7 @@ class Pipeline:
             "selection": self.selection(),
             **artifacts,
         }
-        return self._task("report", "grover_dist.report.page:write_report", artifacts=everything)
+        return self._task("report", "grover_dist.report.stage:write_report", artifacts=everything)
 
     def _ladder(self) -> dict[str, Any]:
         return self._once("ladder", self._climb)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from grover_dist.bpe.vocabulary import Vocabulary
-from grover_dist.corpus.store import NEVER, Store
-from grover_dist.corpus.token_table import TokenTable, encode_rows, encode_windows
+from grover_dist.corpus.store import BATCH_ROWS, Store
+from grover_dist.corpus.token_table import TokenTable, encode_rows, encode_windows, make_table
 from grover_dist.errors import UserError
 from grover_dist.run_dir import Artifact
 
@@ -90,7 +90,7 @@ class Corpus:
     def table(self, cycles: int) -> TokenTable:
         if cycles not in self._tables:
             self.check_cycles(cycles)
-            self._tables[cycles] = TokenTable(self.vocabulary.left[:cycles], self.vocabulary.right[:cycles])
+            self._tables[cycles] = make_table(self.vocabulary.left[:cycles], self.vocabulary.right[:cycles])
         return self._tables[cycles]
 
     def ids_of_rows(self, row_start: int, row_stop: int, cycles: int) -> np.ndarray:
@@ -101,18 +101,20 @@ class Corpus:
         for row in (row_start, row_stop):
             if row != self.store.n_rows and self.store.level(row, row + 1)[0] <= cycles:
                 raise ValueError(f"row {row} is inside a token at {cycles} cycles")
-        carry = np.zeros(1, np.uint64)
-        stretches = [
-            (self.store.base(start, stop), self.store.level(start, stop)) for start, stop in self.store.batches(row_start, row_stop)
-        ]
-        closing = (np.zeros(1, np.uint8), np.full(1, NEVER, np.uint16))  # a boundary after the last row
         pieces = []
-        for base, level in (*stretches, closing):
-            ids = np.empty(len(base), np.uint16)
-            count = encode_rows(base, level, cycles, table.multiplier, table.shift, table.slot_keys, table.slot_ids, carry, ids)
+        while row_start < row_stop:
+            stop = row_stop
+            if row_stop - row_start > BATCH_ROWS:
+                stop = self._boundary_before(row_start // BATCH_ROWS * BATCH_ROWS + BATCH_ROWS, cycles)
+                if stop <= row_start:  # a token longer than a batch
+                    stop = self._boundary_after(row_start + 1, cycles)
+            base, level = self.store.base(row_start, stop), self.store.level(row_start, stop)
+            ids = np.empty(stop - row_start, np.uint16)
+            count = encode_rows(base, level, cycles, table, ids)
             if count < 0:
-                raise self._inconsistent(row_start, row_stop)
+                raise self._inconsistent(row_start, stop)
             pieces.append(ids[:count].copy())
+            row_start = stop
         return np.concatenate(pieces)
 
     def starts_of_rows(self, row_start: int, row_stop: int, cycles: int) -> np.ndarray:
@@ -126,7 +128,8 @@ class Corpus:
         """
         self.check_cycles(cycles)
         contigs = self.store.contigs
-        pieces = [self._whole(start, stop, cycles) for start, stop in contigs.rows_of(record, start_bp, end_bp)]
+        rows = contigs.rows_of(record, start_bp, end_bp)
+        pieces = [(self._boundary_before(start, cycles), self._boundary_after(stop, cycles)) for start, stop in rows]
         ids = [self.ids_of_rows(start, stop, cycles) for start, stop in pieces]
         starts = [self.starts_of_rows(start, stop, cycles) for start, stop in pieces]
         stops = [np.append(rows[1:], stop) for rows, (_, stop) in zip(starts, pieces, strict=True)]
@@ -142,22 +145,24 @@ class Corpus:
             row_stop=row_stop,
         )
 
-    def _whole(self, row_start: int, row_stop: int, cycles: int) -> tuple[int, int]:
-        """The rows widened to whole tokens. The first row of a contig and the row after its last are always boundaries."""
+    def _boundary_before(self, row: int, cycles: int) -> int:
+        """The last row up to this one at which a token starts. Row 0 always does."""
         while True:
-            low = max(0, row_start + 1 - _SEARCH_ROWS)
-            found = np.flatnonzero(self.store.level(low, row_start + 1) > cycles)
+            low = max(0, row + 1 - _SEARCH_ROWS)
+            found = np.flatnonzero(self.store.level(low, row + 1) > cycles)
             if len(found):
-                row_start = low + int(found[-1])
-                break
-            row_start = low - 1
-        while row_stop < self.store.n_rows:
-            high = min(self.store.n_rows, row_stop + _SEARCH_ROWS)
-            found = np.flatnonzero(self.store.level(row_stop, high) > cycles)
-            row_stop = row_stop + int(found[0]) if len(found) else high
+                return low + int(found[-1])
+            row = low - 1
+
+    def _boundary_after(self, row: int, cycles: int) -> int:
+        """The first row from this one on at which a token starts; n_rows counts as one."""
+        while row < self.store.n_rows:
+            high = min(self.store.n_rows, row + _SEARCH_ROWS)
+            found = np.flatnonzero(self.store.level(row, high) > cycles)
             if len(found):
-                break
-        return row_start, row_stop
+                return row + int(found[0])
+            row = high
+        return row
 
     def ids_of_windows(self, row_start: np.ndarray, row_stop: np.ndarray, cycles: int, out: np.ndarray, column: int = 0) -> None:
         """Write the ids of window w into out[w, column:], for all windows at once; rows as in `ids_of_rows`, unchecked. What lies behind a
@@ -165,19 +170,17 @@ class Corpus:
         """
         table = self.table(cycles)
         row_start, row_stop = np.asarray(row_start, np.int64), np.asarray(row_stop, np.int64)
-        first = np.searchsorted(self.store.part_edges, row_start, side="right") - 1
-        last = np.searchsorted(self.store.part_edges, row_stop - 1, side="right") - 1
-        for index in np.unique(first):
-            part = self.store.parts[index]
-            lines = np.flatnonzero((first == index) & (last == index))
-            failed = encode_windows(
-                part.bytes, part.words, part.base_at, part.level_at, part.batch_bits,
-                row_start[lines] - part.first_row, row_stop[lines] - part.first_row, cycles,
-                table.multiplier, table.shift, table.slot_keys, table.slot_ids, out, lines, column,
-            )  # fmt: skip
-            if failed >= 0:
-                raise self._inconsistent(row_start[lines[failed]], row_stop[lines[failed]])
-        for line in np.flatnonzero(first != last):  # windows over the edge of two parts
+        store = self.store
+        batch = np.searchsorted(store.batch_edges, row_start, side="right") - 1
+        crossing = row_stop > store.batch_edges[batch + 1]
+        lines = np.flatnonzero(~crossing)
+        batch, n_rows = batch[lines], (row_stop - row_start)[lines]
+        offset = row_start[lines] - store.batch_edges[batch]
+        base_address, level_address = store.base_address[batch] + offset, store.level_address[batch] + 2 * offset
+        failed = encode_windows(base_address, level_address, n_rows, cycles, table, out, lines, column)
+        if failed >= 0:
+            raise self._inconsistent(row_start[lines[failed]], row_stop[lines[failed]])
+        for line in np.flatnonzero(crossing):  # windows over the edge of two record batches
             ids = self.ids_of_rows(int(row_start[line]), int(row_stop[line]), cycles)
             out[line, column : column + len(ids)] = ids
 

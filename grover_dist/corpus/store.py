@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +36,17 @@ def part_name(index: int) -> str:
     return f"part-{index:05d}.arrow"
 
 
-def write_part(
-    path: Path, batches: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]], metadata: Mapping[str, object], batch_rows: int = BATCH_ROWS
-) -> int:
-    """Write one part from (base, level, masked) pieces of `batch_rows` rows each (the last may be shorter); returns its rows.
-    batch_rows is a power of two.
+def write_part(path: Path, batches: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]], metadata: Mapping[str, object]) -> int:
+    """Write one part from (base, level, masked) pieces, each a record batch; returns its rows.
 
     metadata becomes the schema's: every value as JSON text, beside the format's name and version.
     """
-    described = {"format": FORMAT, "version": FORMAT_VERSION, "batch_rows": batch_rows, **metadata}
+    described = {"format": FORMAT, "version": FORMAT_VERSION, **metadata}
     schema = SCHEMA.with_metadata({key: json.dumps(value) for key, value in described.items()})
-    rows, short = 0, False
+    rows = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for base, level, masked in batches:
-            assert not short and 0 < len(base) == len(level) == len(masked) <= batch_rows
-            short = len(base) < batch_rows
+            assert 0 < len(base) == len(level) == len(masked) <= BATCH_ROWS
             rows += len(base)
             arrays = [pa.array(base, pa.uint8()), pa.array(level, pa.uint16()), pa.array(masked, pa.bool_())]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
@@ -58,24 +55,18 @@ def write_part(
 
 @dataclass(frozen=True)
 class Part:
-    """One memory-mapped file. bytes and words are the whole file as uint8 and uint16; base_at int64[batches] counts in bytes, level_at
-    in words, so that a compiled loop can walk any rows without a copy.
-    """
+    """One memory-mapped file. bases, levels: a view of each record batch's column; masks: the Arrow columns, a bit a row."""
 
     path: Path
     first_row: int
-    n_rows: int
-    batch_bits: int  # record batches hold 2**batch_bits rows, the last perhaps fewer
     metadata: Mapping[str, object]
-    reader: pa.ipc.RecordBatchFileReader
-    bytes: np.ndarray
-    words: np.ndarray
-    base_at: np.ndarray
-    level_at: np.ndarray
+    bases: list[np.ndarray]
+    levels: list[np.ndarray]
+    masks: list[pa.Array]
 
     @property
     def row_stop(self) -> int:
-        return self.first_row + self.n_rows
+        return self.first_row + sum(map(len, self.bases))
 
 
 class Store:
@@ -83,7 +74,13 @@ class Store:
 
     def __init__(self, path: Path, contigs: ContigTable, parts: list[Part]) -> None:
         self.path, self.contigs, self.parts = path, contigs, parts
-        self.part_edges = np.array([part.first_row for part in parts] + [parts[-1].row_stop])
+        bases = [batch for part in parts for batch in part.bases]
+        levels = [batch for part in parts for batch in part.levels]
+        self._columns = (bases, levels, [batch for part in parts for batch in part.masks])
+        # Edges of all record batches in rows, and where in memory their columns lie: compiled loops read windows by address.
+        self.batch_edges = np.concatenate([[0], np.cumsum([len(batch) for batch in bases])])
+        self.base_address = np.array([batch.ctypes.data for batch in bases], np.int64)
+        self.level_address = np.array([batch.ctypes.data for batch in levels], np.int64)
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
@@ -117,7 +114,7 @@ class Store:
 
     @property
     def n_rows(self) -> int:
-        return int(self.part_edges[-1])
+        return int(self.batch_edges[-1])
 
     @property
     def learner(self) -> str:
@@ -141,28 +138,17 @@ class Store:
         row_stop = self.n_rows if row_stop is None else row_stop
         if not 0 <= row_start <= row_stop <= self.n_rows:
             raise IndexError(f"rows {row_start}..{row_stop} are not inside 0..{self.n_rows}")
-        row = row_start
-        while row < row_stop:
-            part = self.parts[int(np.searchsorted(self.part_edges, row, side="right")) - 1]
-            local = row - part.first_row
-            stop = min(row_stop, part.row_stop, part.first_row + ((local >> part.batch_bits) + 1 << part.batch_bits))
-            yield row, stop
-            row = stop
+        first, last = np.searchsorted(self.batch_edges, (row_start, row_stop), side="right")
+        edges = [row_start, *self.batch_edges[first:last].tolist(), row_stop]
+        return ((start, stop) for start, stop in pairwise(edges) if start < stop)
 
     def _column(self, column: int, row_start: int, row_stop: int, dtype: type) -> np.ndarray:
         pieces = []
         for start, stop in self.batches(row_start, row_stop):
-            part = self.parts[int(np.searchsorted(self.part_edges, start, side="right")) - 1]
-            batch, offset = divmod(start - part.first_row, 1 << part.batch_bits)
-            if column == 0:
-                at = part.base_at[batch] + offset
-                pieces.append(part.bytes[at : at + stop - start])
-            elif column == 1:
-                at = part.level_at[batch] + offset
-                pieces.append(part.words[at : at + stop - start])
-            else:
-                array = part.reader.get_batch(batch).column(column).slice(offset, stop - start)
-                pieces.append(array.to_numpy(zero_copy_only=False))
+            batch = int(np.searchsorted(self.batch_edges, start, side="right")) - 1
+            offset = start - int(self.batch_edges[batch])
+            piece = self._columns[column][batch][offset : offset + stop - start]
+            pieces.append(piece if isinstance(piece, np.ndarray) else piece.to_numpy(zero_copy_only=False))
         if len(pieces) == 1:
             return pieces[0]
         return np.concatenate(pieces) if pieces else np.empty(0, dtype)
@@ -171,9 +157,8 @@ class Store:
 def open_part(path: Path) -> Part:
     """Map one file and find its columns. UserError where it is cut short or not a part of a store."""
     try:
-        mapped = pa.memory_map(str(path))
-        reader = pa.ipc.open_file(mapped)
-        whole = mapped.read_buffer(mapped.size()) if mapped.seek(0) == 0 else None
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
             f"a part of the store cannot be read: {error}", where=path, hint="delete the artefact's folder and learn again"
@@ -183,25 +168,11 @@ def open_part(path: Path) -> Part:
         raise UserError("this Arrow file is not a part of a store", where=path, expected=f"columns {', '.join(SCHEMA.names)}")
     if metadata["version"] != FORMAT_VERSION:
         raise UserError("the store has another format version", where=path, got=metadata["version"], expected=FORMAT_VERSION)
-    sizes, base_at, level_at = [], [], []
-    for index in range(reader.num_record_batches):
-        batch = reader.get_batch(index)
-        sizes.append(batch.num_rows)
-        base_at.append(batch.column(0).buffers()[1].address - whole.address)
-        level_at.append(batch.column(1).buffers()[1].address - whole.address)
-    batch_rows = metadata["batch_rows"]
-    if batch_rows & (batch_rows - 1) or any(size != batch_rows for size in sizes[:-1]) or max(sizes, default=0) > batch_rows:
-        raise UserError("the record batches of the store have unexpected sizes", where=path, expected=f"{batch_rows} rows, the last fewer")
-    file_bytes = np.frombuffer(whole, np.uint8)
     return Part(
         path=path,
         first_row=metadata["first_row"],
-        n_rows=sum(sizes),
-        batch_bits=batch_rows.bit_length() - 1,
         metadata=metadata,
-        reader=reader,
-        bytes=file_bytes,
-        words=file_bytes[: len(file_bytes) // 2 * 2].view(np.uint16),
-        base_at=np.array(base_at, np.int64),
-        level_at=np.array(level_at, np.int64) // 2,
+        bases=[batch.column(0).to_numpy() for batch in batches],
+        levels=[batch.column(1).to_numpy() for batch in batches],
+        masks=[batch.column(2) for batch in batches],
     )

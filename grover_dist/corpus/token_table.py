@@ -1,129 +1,190 @@
-"""From rows to model ids in one pass: a boundary test, a rolling key, an open-addressing table.
+"""From rows to model ids: boundaries and a rolling register in one pass without branches, then one table look-up a token.
 
-A token's key is a polynomial over its bases with a leading one, modulo 2**64. No key is trusted blindly: the multiplier is chosen so that
-all keys of the vocabulary differ, so a token of any length (tandem repeats give thousands of bases) has exactly one entry.
+A token of up to 23 bases is its own key: two bits a base behind a leading one. The entry of the open-addressing table holds this key
+and the id in one word. Longer tokens (tandem repeats give thousands of bases) go by a polynomial over their bases modulo 2**64, with a
+multiplier chosen so that all long tokens of the vocabulary differ. So every token of any length has exactly one entry.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit, uint64
+from numba import carray, njit, types, uint8, uint16, uint64
+from numba.extending import intrinsic
 
-_MULTIPLIERS = (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F, 0xE7037ED1A0B428DB)
-_SPREAD = np.uint64(0x2545F4914F6CDD1D)
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIERS = (0xD6E8FEB86659FD93, 0xA0761D6478BD642F, 0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3)
 _FIRST_BASE_ID = 5
+_SHORT_BASES = 23  # 47 bits of key and 16 of id
+_BLOCK_ROWS = 4_096
+_ID_BITS, _ID_MASK = np.uint64(16), np.uint64(0xFFFF)
+_ONE, _TWO, _ZERO = np.uint64(1), np.uint64(2), np.uint64(0)
 
 
-class TokenTable:
-    """Keys and ids of one vocabulary. slot_keys uint64[slots] (0: empty), slot_ids uint16[slots]; slots is a power of two."""
+class TokenTable(NamedTuple):
+    """entries uint64[power of two]: key << 16 | id of the short tokens, 0 where empty. long_keys uint64, long_ids uint16: of the others."""
 
-    def __init__(self, left: np.ndarray, right: np.ndarray) -> None:
-        """left, right: model ids of each merge, in order."""
-        for multiplier in _MULTIPLIERS:
-            keys = token_keys(left, right, multiplier)
-            if len(np.unique(keys)) == len(keys) and keys.all():
-                break
-        else:
-            raise AssertionError("two tokens of the vocabulary are the same string")
-        self.multiplier = np.uint64(multiplier)
-        bits = max(4, (4 * len(keys) - 1).bit_length())
-        self.shift = np.uint64(64 - bits)
-        self.slot_keys, self.slot_ids = np.zeros(1 << bits, np.uint64), np.zeros(1 << bits, np.uint16)
-        _fill(keys, self.slot_keys, self.slot_ids, self.shift)
+    entries: np.ndarray
+    shift: np.uint64
+    long_keys: np.ndarray
+    long_ids: np.ndarray
+    long_shift: np.uint64
+    multiplier: np.uint64
 
 
-def token_keys(left: np.ndarray, right: np.ndarray, multiplier: int) -> np.ndarray:
-    """uint64[4 + merges]: the key of each token from id 5 up, composed from its two halves without writing out a string."""
-    return _compose(left.astype(np.int64), right.astype(np.int64), np.uint64(multiplier))
+def make_table(left: np.ndarray, right: np.ndarray) -> TokenTable:
+    """The table of all tokens from id 5 up; left, right: model ids of each merge, in order."""
+    left, right = left.astype(np.int64), right.astype(np.int64)
+    for multiplier in _MULTIPLIERS:
+        lengths, short_keys, long_keys = _keys(left, right, np.uint64(multiplier))
+        long = np.flatnonzero(lengths > _SHORT_BASES)
+        if len(np.unique(long_keys[long])) == len(long) and long_keys[long].all():
+            break
+    else:
+        raise AssertionError("two tokens of the vocabulary are the same string")
+    short = np.flatnonzero(lengths <= _SHORT_BASES)
+    entries, shift = _slots(len(short), 6)
+    _fill_short(short_keys[short], short + _FIRST_BASE_ID, entries, shift)
+    slots, long_shift = _slots(len(long), 2)
+    long_ids = np.zeros(len(slots), np.uint16)
+    _fill_long(long_keys[long], long + _FIRST_BASE_ID, slots, long_ids, long_shift)
+    return TokenTable(entries, shift, slots, long_ids, long_shift, np.uint64(multiplier))
+
+
+def _slots(count: int, room: int) -> tuple[np.ndarray, np.uint64]:
+    bits = max(4, (room * count).bit_length())
+    return np.zeros(1 << bits, np.uint64), np.uint64(64 - bits)
 
 
 @njit(cache=True, nogil=True)
-def _compose(left, right, multiplier):
+def _keys(left, right, multiplier):
+    """Of each token: bases, key as a short one (worthless for long ones), polynomial; composed from its halves."""
     n = 4 + len(left)
-    value = np.empty(n, np.uint64)  # the polynomial without its leading one
-    power = np.empty(n, np.uint64)  # multiplier ** length
+    lengths = np.ones(n, np.int64)
+    packed, value, power = np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.full(n, multiplier)
     for base in range(4):
-        value[base], power[base] = base, multiplier
+        packed[base] = value[base] = base
     for merge in range(len(left)):
-        a, b = left[merge] - _FIRST_BASE_ID, right[merge] - _FIRST_BASE_ID
-        value[4 + merge] = value[a] * power[b] + value[b]
-        power[4 + merge] = power[a] * power[b]
-    return value + power
+        a, b, new = left[merge] - _FIRST_BASE_ID, right[merge] - _FIRST_BASE_ID, 4 + merge
+        lengths[new] = lengths[a] + lengths[b]
+        if lengths[new] <= _SHORT_BASES:
+            packed[new] = (packed[a] << uint64(2 * lengths[b])) | packed[b]
+        value[new] = value[a] * power[b] + value[b]
+        power[new] = power[a] * power[b]
+    for token in range(n):
+        if lengths[token] <= _SHORT_BASES:
+            packed[token] |= _ONE << uint64(2 * lengths[token])
+    return lengths, packed, value + power
 
 
 @njit(cache=True, nogil=True)
-def _fill(keys, slot_keys, slot_ids, shift):
-    mask = len(slot_keys) - 1
-    for token in range(len(keys)):
-        slot = np.int64((keys[token] * _SPREAD) >> shift)
-        while slot_keys[slot] != 0:
-            slot = (slot + 1) & mask
-        slot_keys[slot] = keys[token]
-        slot_ids[slot] = token + _FIRST_BASE_ID
+def _fill_short(keys, ids, entries, shift):
+    for i in range(len(keys)):
+        slot = (keys[i] * _SPREAD) >> shift
+        while entries[slot] != _ZERO:
+            slot = (slot + _ONE) & uint64(len(entries) - 1)
+        entries[slot] = (keys[i] << _ID_BITS) | uint64(ids[i])
+
+
+@njit(cache=True, nogil=True)
+def _fill_long(keys, ids, slots, slot_ids, shift):
+    for i in range(len(keys)):
+        slot = (keys[i] * _SPREAD) >> shift
+        while slots[slot] != _ZERO:
+            slot = (slot + _ONE) & uint64(len(slots) - 1)
+        slots[slot], slot_ids[slot] = keys[i], ids[i]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _find(key, slot_keys, slot_ids, shift):
-    """The id of a key; 0 where the table has none."""
-    slot = np.int64((key * _SPREAD) >> shift)
-    while slot_keys[slot] != key:
-        if slot_keys[slot] == 0:
+def _find(start, stop, register, base, table):
+    """Id of the token of rows start to stop, whose last 32 bases are in the register; 0 where the table has none."""
+    length = stop - start
+    if length <= _SHORT_BASES:
+        high = _ONE << uint64(2 * length)
+        key = (register & (high - _ONE)) | high
+        slot = (key * _SPREAD) >> table.shift
+        entry = table.entries[slot]
+        while (entry >> _ID_BITS) != key:
+            if entry == _ZERO:
+                return np.int64(0)
+            slot = (slot + _ONE) & uint64(len(table.entries) - 1)
+            entry = table.entries[slot]
+        return np.int64(entry & _ID_MASK)
+    key = _ONE
+    for i in range(start, stop):
+        key = key * table.multiplier + uint64(base[i])
+    slot = (key * _SPREAD) >> table.long_shift
+    while table.long_keys[slot] != key:
+        if table.long_keys[slot] == _ZERO:
             return np.int64(0)
-        slot = (slot + 1) & (len(slot_keys) - 1)
-    return np.int64(slot_ids[slot])
+        slot = (slot + _ONE) & uint64(len(table.long_keys) - 1)
+    return np.int64(table.long_ids[slot])
 
 
 @njit(cache=True, nogil=True)
-def encode_rows(base, level, cycles, multiplier, shift, slot_keys, slot_ids, carry, out):
-    """Ids of the tokens that end inside these rows, and how many; -1 where a token is not in the vocabulary.
+def _encode(base, level, cycles, table, places, registers, out):
+    """Ids of whole tokens; returns how many, or -1 where one is not in the table or `out` is too short.
 
-    carry uint64[1]: key of the token that the rows before left unfinished (0: none), and of the one that these leave.
+    The first loop stores every row's place and register and moves on only after a boundary, so that no branch has to be guessed.
     """
-    key, count = carry[0], 0
-    for i in range(len(base)):
-        if level[i] > cycles:
-            if key != 0:
-                token = _find(key, slot_keys, slot_ids, shift)
+    register, start, written = _ZERO, 0, 0
+    n_rows = len(base)
+    for block in range(0, n_rows, _BLOCK_ROWS):
+        count = 0
+        for i in range(block, min(block + _BLOCK_ROWS, n_rows)):
+            places[count] = i
+            registers[count] = register
+            count += level[i] > cycles
+            register = (register << _TWO) | uint64(base[i])
+        if written + count >= len(out) + (start == 0):
+            return -1
+        for t in range(count):
+            stop = np.int64(places[t])
+            if stop > start:
+                token = _find(start, stop, registers[t], base, table)
                 if token == 0:
                     return -1
-                out[count] = token
-                count += 1
-            key = uint64(1)
-        key = key * multiplier + uint64(base[i])
-    carry[0] = key
-    return count
+                out[written] = token
+                written += 1
+                start = stop
+    token = _find(start, n_rows, register, base, table)
+    if token == 0 or written >= len(out):
+        return -1
+    out[written] = token
+    return written + 1
 
 
 @njit(cache=True, nogil=True)
-def encode_windows(
-    file_bytes, file_words, base_at, level_at, batch_bits, starts, stops, cycles, multiplier, shift, slot_keys, slot_ids, out, lines, column
-):
-    """Ids of many windows of one mapped part, each into `out[lines[w], column:]`. starts, stops: rows of the part.
-
-    Returns the index of the first window with a token that is not in the vocabulary or more tokens than fit, else -1.
+def encode_rows(base, level, cycles, table, out):
+    """Ids of the tokens of these rows (base uint8[n], level uint16[n]), which begin and end at boundaries, into `out`; returns how many,
+    or -1 where a token is not in the table.
     """
-    for w in range(len(starts)):
-        row, stop = starts[w], stops[w]
-        at, end, line = column, out.shape[1], lines[w]
-        key = uint64(0)
-        while row < stop:
-            batch = row >> batch_bits
-            offset = row - (batch << batch_bits)
-            take = min(stop - row, (1 << batch_bits) - offset)
-            base, level = base_at[batch] + offset, level_at[batch] + offset
-            for i in range(take):
-                if file_words[level + i] > cycles:
-                    if key != 0:
-                        token = _find(key, slot_keys, slot_ids, shift)
-                        if token == 0 or at >= end:
-                            return w
-                        out[line, at] = token
-                        at += 1
-                    key = uint64(1)
-                key = key * multiplier + uint64(file_bytes[base + i])
-            row += take
-        token = _find(key, slot_keys, slot_ids, shift)
-        if token == 0 or at >= end:
+    places, registers = np.empty(_BLOCK_ROWS, np.int32), np.empty(_BLOCK_ROWS, np.uint64)
+    return _encode(base, level, cycles, table, places, registers, out)
+
+
+@intrinsic
+def _array_at(typing_context, address, like):
+    """A pointer of a scalar's type from an address, for `carray`."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like)(address, like), generate
+
+
+@njit(cache=True, nogil=True)
+def encode_windows(base_address, level_address, n_rows, cycles, table, out, lines, column):
+    """The same for many windows, each into `out[lines[w], column:]`. base_address, level_address: where in memory a window's rows
+    begin; n_rows: how many.
+
+    Returns the first window with a token that is not in the table or more tokens than fit, else -1.
+    """
+    places, registers = np.empty(_BLOCK_ROWS, np.int32), np.empty(_BLOCK_ROWS, np.uint64)
+    for w in range(len(lines)):
+        base = carray(_array_at(base_address[w], uint8(0)), n_rows[w])
+        level = carray(_array_at(level_address[w], uint16(0)), n_rows[w])
+        if _encode(base, level, cycles, table, places, registers, out[lines[w], column:]) < 0:
             return w
-        out[line, at] = token
     return -1

@@ -103,5 +103,5 @@ def rechunked(tmp_path_factory, learned) -> Corpus:
     for index, (first, stop) in enumerate(pairwise(edges)):
         pieces = [(start, min(start + rows, stop)) for start in range(first, stop, rows)]
         batches = ((store.base(*piece), store.level(*piece), store.masked(*piece)) for piece in pieces)
-        write_part(folder / "store" / part_name(index), batches, {"first_row": first, "learner": store.learner}, batch_rows=rows)
+        write_part(folder / "store" / part_name(index), batches, {"first_row": first, "learner": store.learner})
     return Corpus.open(folder)

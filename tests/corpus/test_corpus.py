@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from grover_dist.corpus import token_table
 from grover_dist.corpus.build import build_corpus
 from grover_dist.corpus.corpus import Corpus
-from grover_dist.corpus.token_table import TokenTable, token_keys
+from grover_dist.corpus.token_table import make_table
 from grover_dist.errors import UserError
 from grover_dist.genome.stage import build_genome
 from grover_dist.run_dir import RunDir
@@ -104,20 +104,10 @@ def test_a_region_on_an_unknown_record(learned):
         learned.corpus.tokens("shorts", 0, 10, 5)
 
 
-def test_keys_of_the_vocabulary(learned):
-    vocabulary = learned.corpus.vocabulary
-    keys = token_keys(vocabulary.left, vocabulary.right, token_table._MULTIPLIERS[0])
-    for token, string in enumerate(vocabulary.strings()[5:]):
-        key = 1
-        for letter in string:
-            key = (key * token_table._MULTIPLIERS[0] + "ACGT".index(letter)) % 2**64
-        assert key == int(keys[token])
-
-
 def test_a_multiplier_that_makes_two_keys_equal_is_not_used(learned, monkeypatch):
     vocabulary = learned.corpus.vocabulary
     monkeypatch.setattr(token_table, "_MULTIPLIERS", (2**32, *token_table._MULTIPLIERS))  # its powers vanish: long tokens collide
-    assert int(TokenTable(vocabulary.left, vocabulary.right).multiplier) == token_table._MULTIPLIERS[1]
+    assert int(make_table(vocabulary.left, vocabulary.right).multiplier) == token_table._MULTIPLIERS[1]
 
 
 def test_a_store_of_other_merges(learned, tmp_path):
@@ -133,7 +123,7 @@ def test_a_store_of_other_merges(learned, tmp_path):
 def test_a_token_that_the_vocabulary_lacks_is_an_error_not_an_id(learned):
     vocabulary = learned.corpus.vocabulary
     other = Corpus(learned.store, type(vocabulary)(vocabulary.left[::-1] * 0 + 5, vocabulary.right * 0 + 5, vocabulary.count))
-    other._tables[CYCLES] = TokenTable(np.array([6]), np.array([6]))
+    other._tables[CYCLES] = make_table(np.array([6]), np.array([6]))
     with pytest.raises(UserError, match="a token that its vocabulary does not"):
         other.ids_of_rows(0, learned.store.n_rows, CYCLES)
     with pytest.raises(UserError, match="a token that its vocabulary does not"):

@@ -5,14 +5,15 @@ Blocks that the genome's split holds out are the test part; some training blocks
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
 from grover_dist.config import Config
 from grover_dist.corpus.store import Store
 from grover_dist.errors import UserError
-from grover_dist.finetune.tables import Part, TaskTable, region_codes
+from grover_dist.finetune.tables import Part, TaskTable, place_of_region, region_codes
+from grover_dist.genome.intervals import Intervals, read_bed
 from grover_dist.genome.split import HELD_OUT, TRAIN, split_blocks
 from grover_dist.run_dir import Artifact
 
@@ -27,23 +28,24 @@ def planted_task(config: Config, kind: str, genome: Artifact, store: Store) -> T
     split = split_blocks(store.contigs, config.split, config.seed)
     sequences, labels, blocks, sides = [], [], [], []
     for label, name in enumerate(_FILES[kind]):
-        for chrom, start_bp, end_bp, strand in read_bed(genome.file(f"truth/{name}")):
-            if kind == "ctcf":
-                middle_bp = (start_bp + end_bp) // 2
-                start_bp, end_bp = middle_bp - CTCF_WINDOW_BP // 2, middle_bp + CTCF_WINDOW_BP // 2
-                length_bp = store.contigs.record_lengths_bp[store.contigs.record_names.index(chrom)]
-                if start_bp < 0 or end_bp > length_bp:
-                    continue
-            rows = store.contigs.rows_of(chrom, start_bp, end_bp)
-            if not rows:
-                continue
-            side = split.side_of_interval(rows[0][0], rows[-1][1])
+        path = genome.file(f"truth/{name}")
+        if not path.is_file():
+            raise UserError(
+                "the genome has no record of what was planted in it", where=path, hint="tasks with 'planted' need genome.synthetic"
+            )
+        regions = read_bed(path)
+        if kind == "ctcf":
+            regions = _widened(regions, CTCF_WINDOW_BP).inside(store.contigs)
+            regions = regions.take(regions.start_bp >= 0)
+        for index in range(len(regions)):
+            record, start_bp, end_bp = regions.record[index], int(regions.start_bp[index]), int(regions.end_bp[index])
+            block, side = place_of_region(store, split, record, start_bp, end_bp)
             if side not in (TRAIN, HELD_OUT):
                 continue
-            sequences.append(region_codes(store, chrom, start_bp, end_bp, minus=strand == "-", where=name))
+            sequences.append(region_codes(store, record, start_bp, end_bp, minus=regions.strand[index] == "-", where=name))
             labels.append(label)
-            blocks.append(int(split.block_of(np.array([rows[0][0]]))[0]))
-            sides.append(int(side))
+            blocks.append(block)
+            sides.append(side)
     if not sequences:
         raise UserError(
             "the synthetic genome has none of the planted regions",
@@ -57,16 +59,9 @@ def planted_task(config: Config, kind: str, genome: Artifact, store: Store) -> T
     return TaskTable(_CLASSES[kind], {name: whole.take(np.flatnonzero(chosen)) for name, chosen in parts.items()})
 
 
-def read_bed(path: Path) -> list[tuple[str, int, int, str]]:
-    """(chrom, start, end, strand) of each line; strand '.' where there is none."""
-    if not path.is_file():
-        raise UserError("the genome has no record of what was planted in it", where=path, hint="tasks with 'planted' need genome.synthetic")
-    rows = []
-    for line in path.read_text().splitlines():
-        if line and not line.startswith(("#", "track", "browser")):
-            fields = line.split("\t")
-            rows.append((fields[0], int(fields[1]), int(fields[2]), fields[5] if len(fields) > 5 else "."))
-    return rows
+def _widened(regions: Intervals, width_bp: int) -> Intervals:
+    start_bp = (regions.start_bp + regions.end_bp) // 2 - width_bp // 2
+    return replace(regions, start_bp=start_bp, end_bp=start_bp + width_bp)
 
 
 def _validation_blocks(blocks: np.ndarray, seed: int) -> np.ndarray:

@@ -120,11 +120,11 @@ class _Task:
 
     def load(self, corpus: Corpus, pretrained: Artifact, genome: Artifact | None) -> None:
         self.vocabulary, self.trunk = corpus.vocabulary, pretrained.file("model")
-        settings, seed = self.settings, self.config.seed
+        settings = self.settings
         if settings.planted:
             table = planted_task(self.config, settings.planted, genome, corpus.store)
         else:
-            table = read_task(settings, corpus.store, seed)
+            table = read_task(self.config, settings, corpus.store)
         table, shared = without_shared(table, settings.name, drop_near_duplicates=settings.near_duplicates == "drop")
         described, warnings = describe(table)
         self.table: TaskTable = table

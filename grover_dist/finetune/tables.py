@@ -1,6 +1,7 @@
 """Labelled tables: `sequence,label` or `chrom,start,end,label[,strand][,split]`, as CSV, TSV or Parquet, gzipped or not.
 
-Coordinates are 0-based half-open, in the run's genome. Splits come from separate files, from a column `split`, or are made here.
+Coordinates are 0-based half-open, in the run's genome. Splits come from separate files or from a column `split`. Where there is
+neither, regions of held-out blocks of the genome are the test part, and of sequences a stratified part is taken.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ import csv
 import gzip
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from grover_dist.config import TaskSettings
+from grover_dist.config import Config, TaskSettings
 from grover_dist.corpus.store import Store
 from grover_dist.errors import UserError, nearest
+from grover_dist.genome.intervals import NO_POINT, Intervals, match_records
+from grover_dist.genome.split import HELD_OUT, MIXED, Split, split_blocks
 
 SEQUENCE_COLUMNS, INTERVAL_COLUMNS = ("sequence", "label"), ("chrom", "start", "end", "label")
 SPLITS = ("train", "validation", "test")
@@ -59,20 +62,20 @@ class TaskTable:
     notes: tuple[str, ...] = ()
 
 
-def read_task(settings: TaskSettings, store: Store, seed: int) -> TaskTable:
-    """Read the task's files and complete the splits. UserError on every fault that DESIGN and the docstring above name."""
-    rows: list[_Rows] = []
+def read_task(config: Config, settings: TaskSettings, store: Store) -> TaskTable:
+    """Read the task's files and complete the splits. UserError on every fault of the files. `store` is used by interval tables only."""
+    rows = _Rows()
     for split, path in (("train", settings.train), ("validation", settings.validation), ("test", settings.test)):
         if path is not None:
-            rows.append(_read_file(path, split, store))
-    labels = [label for part in rows for label in part.labels]
-    classes = class_names(labels, where=settings.train)
+            _read_file(path, split, config, settings, store, rows)
+    classes = class_names(rows.labels, where=settings.train)
     number_of = {name: index for index, name in enumerate(classes)}
-    numbers = np.array([number_of[label] for label in labels], np.int64)
-    sequences = [sequence for part in rows for sequence in part.sequences]
-    splits = np.array([split for part in rows for split in part.splits])
-    whole = Part(tuple(sequences), numbers, np.arange(len(sequences)))
-    return complete_splits(whole, splits, classes, settings.name, seed)
+    numbers = np.array([number_of[label] for label in rows.labels], np.int64)
+    own = np.arange(len(numbers))
+    group = np.array(rows.blocks, np.int64) if all(block >= 0 for block in rows.blocks) else own
+    whole = Part(tuple(rows.sequences), numbers, group)
+    table = complete_splits(whole, np.array(rows.splits), classes, settings.name, config.seed)
+    return TaskTable(table.classes, table.parts, (*rows.notes, *table.notes))
 
 
 def complete_splits(whole: Part, splits: np.ndarray, classes: tuple[str, ...], name: str, seed: int) -> TaskTable:
@@ -155,12 +158,14 @@ def encode_letters(text: str, *, where: object, number: int) -> np.ndarray:
 
 @dataclass
 class _Rows:
-    sequences: list[np.ndarray]
-    labels: list[str]
-    splits: list[str]
+    sequences: list[np.ndarray] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)  # genome block of a region, -1 of a sequence
+    notes: list[str] = field(default_factory=list)
 
 
-def _read_file(path: Path, split: str, store: Store) -> _Rows:
+def _read_file(path: Path, split: str, config: Config, settings: TaskSettings, store: Store, rows: _Rows) -> None:
     header, records = _records(path)
     if all(name in header for name in SEQUENCE_COLUMNS):
         columns = SEQUENCE_COLUMNS
@@ -175,24 +180,92 @@ def _read_file(path: Path, split: str, store: Store) -> _Rows:
             hint=f"name the columns in the first line; nearest to 'sequence': {nearest('sequence', header)}",
         )
     place = {name: header.index(name) for name in (*columns, "strand", "split") if name in header}
-    rows = _Rows([], [], [])
+    labels, splits, kept = [], [], []
     for number, record in records:
+        where = f"{path}, row {number}"
         if len(record) != len(header):
-            raise UserError(
-                "a row has another number of fields than the header", where=f"{path}, row {number}", got=len(record), expected=len(header)
-            )
+            raise UserError("a row has another number of fields than the header", where=where, got=len(record), expected=len(header))
         label = record[place["label"]].strip()
         if not label:
-            raise UserError("a row has no label", where=f"{path}, row {number}")
-        if columns is SEQUENCE_COLUMNS:
-            rows.sequences.append(encode_letters(record[place["sequence"]].strip(), where=path, number=number))
-        else:
-            rows.sequences.append(_interval(record, place, store, f"{path}, row {number}"))
-        rows.labels.append(label)
-        rows.splits.append(_split_name(record[place["split"]], f"{path}, row {number}") if "split" in place else split)
-    if not rows.labels:
+            raise UserError("a row has no label", where=where)
+        labels.append(label)
+        splits.append(_split_name(record[place["split"]], where) if "split" in place else split)
+        kept.append(record)
+    if not labels:
         raise UserError("the table holds no rows", where=path, hint="check the file")
-    return rows
+    if columns is SEQUENCE_COLUMNS:
+        texts = (record[place["sequence"]].strip() for record in kept)
+        rows.sequences += [encode_letters(text, where=path, number=number) for number, text in enumerate(texts, start=1)]
+        rows.labels += labels
+        rows.splits += splits
+        rows.blocks += [-1] * len(labels)
+    else:
+        by_block = "split" not in place and settings.test is None and split == "train"
+        _add_regions(path, kept, place, labels, splits, by_block, config, store, rows)
+
+
+def _add_regions(
+    path: Path,
+    records: list[list[str]],
+    place: Mapping[str, int],
+    labels: list[str],
+    splits: list[str],
+    by_block: bool,
+    config: Config,
+    store: Store,
+    rows: _Rows,
+) -> None:
+    """Read the regions' bases. by_block: regions of held-out blocks are the test part, those across a border are left out."""
+    intervals = _intervals(path, records, place)
+    matched, match = match_records(intervals, store.contigs, where=path)
+    if match.unknown or any(old != new for old, new in match.renamed.items()):
+        rows.notes.append(f"{path.name}: {match}")
+    split = split_blocks(store.contigs, config.split, config.seed)
+    across = 0
+    for index in range(len(matched)):
+        row = int(matched.score[index])
+        where = f"{path}, row {row + 1}"
+        start_bp, end_bp, record = int(matched.start_bp[index]), int(matched.end_bp[index]), str(matched.record[index])
+        codes = region_codes(store, record, start_bp, end_bp, minus=matched.strand[index] == "-", where=where)
+        block, side = place_of_region(store, split, record, start_bp, end_bp)
+        if block is None:
+            raise UserError("a region holds no known base", where=where, got=f"{record}:{start_bp}-{end_bp}", hint="remove the row")
+        if by_block and side == MIXED:
+            across += 1
+            continue
+        rows.sequences.append(codes)
+        rows.labels.append(labels[row])
+        rows.blocks.append(block)
+        rows.splits.append("test" if by_block and side == HELD_OUT else splits[row])
+    if by_block:
+        rows.notes.append(
+            f"no test part was given: it is the regions of the genome's held-out blocks; {across:,} across a border are left out"
+        )
+
+
+def _intervals(path: Path, records: list[list[str]], place: Mapping[str, int]) -> Intervals:
+    """The rows as intervals; `score` carries the row's number, since the alias step may leave rows out."""
+    bounds = np.empty((len(records), 2), np.int64)
+    for row, record in enumerate(records):
+        texts = record[place["start"]], record[place["end"]]
+        try:
+            bounds[row] = int(texts[0]), int(texts[1])
+        except ValueError:
+            raise UserError("start and end are whole numbers", where=f"{path}, row {row + 1}", got=f"{texts[0]!r}, {texts[1]!r}") from None
+    n = len(records)
+    strand = np.array([record[place["strand"]].strip() if "strand" in place else "+" for record in records], object)
+    chrom = np.array([record[place["chrom"]].strip() for record in records], object)
+    return Intervals(
+        chrom, bounds[:, 0], bounds[:, 1], strand, np.full(n, "", object), np.arange(n, dtype=np.float64), np.full(n, NO_POINT)
+    )
+
+
+def place_of_region(store: Store, split: Split, record: str, start_bp: int, end_bp: int) -> tuple[int | None, int]:
+    """(genome block of the first known base, side of the split); (None, MIXED) where the region has no known base."""
+    rows = store.contigs.rows_of(record, start_bp, end_bp)
+    if not rows:
+        return None, MIXED
+    return int(split.block_of(np.array([rows[0][0]]))[0]), int(split.side_of_interval(rows[0][0], rows[-1][1]))
 
 
 def _records(path: Path):
@@ -224,41 +297,14 @@ def _split_name(value: str, where: str) -> str:
     return name
 
 
-def _interval(record: list[str], place: Mapping[str, int], store: Store, where: str) -> np.ndarray:
-    try:
-        start_bp, end_bp = int(record[place["start"]]), int(record[place["end"]])
-    except ValueError:
-        raise UserError(
-            "start and end are whole numbers", where=where, got=f"{record[place['start']]!r}, {record[place['end']]!r}"
-        ) from None
-    strand = record[place["strand"]].strip() if "strand" in place else "+"
-    return region_codes(store, record[place["chrom"]].strip(), start_bp, end_bp, minus=strand == "-", where=where)
-
-
-def record_name(store: Store, chrom: str, where: object) -> str:
-    """The genome's name of a chromosome, `chr22` and `22` taken for the same."""
-    names = store.contigs.record_names
-    for name in (chrom, chrom.removeprefix("chr"), f"chr{chrom}"):
-        if name in names:
-            return name
-    raise UserError(
-        "the genome has no such record",
-        where=where,
-        got=chrom,
-        expected=nearest(chrom, names),
-        hint="use the table's own assembly as the genome",
-    )
-
-
-def region_codes(store: Store, chrom: str, start_bp: int, end_bp: int, *, minus: bool, where: object) -> np.ndarray:
+def region_codes(store: Store, record: str, start_bp: int, end_bp: int, *, minus: bool, where: object) -> np.ndarray:
     """Base codes of a region of the genome, 4 where it has another letter; reverse complement where `minus`."""
-    record = record_name(store, chrom, where)
-    length_bp = store.contigs.record_lengths_bp[store.contigs.record_names.index(record)]
+    length_bp = store.contigs.record_lengths_bp[store.contigs.record_index(record)]
     if not 0 <= start_bp < end_bp <= length_bp:
         raise UserError(
             "an interval is not inside its record",
             where=where,
-            got=f"{chrom}:{start_bp}-{end_bp}",
+            got=f"{record}:{start_bp}-{end_bp}",
             expected=f"0 <= start < end <= {length_bp:,}",
             hint="is the table of another assembly?",
         )

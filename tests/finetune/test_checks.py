@@ -88,12 +88,12 @@ def test_length_and_gc_leaks_are_named():
     assert len(warnings) == 1 and "length alone" in warnings[0]
 
 
-def test_the_promoter_set_shares_six_sequences(data_dir):
+def test_the_promoter_set_shares_six_sequences(data_dir, genome):
     files = {
         split: data_dir / "promoter" / f"GUE_prom_300_tata_{name}.csv.gz"
         for split, name in (("train", "train"), ("validation", "dev"), ("test", "test"))
     }
-    table = read_task(TaskSettings(name="tata", **files), None, seed=1)
+    table = read_task(genome.config, TaskSettings(name="tata", **files), genome)
     assert {split: len(part) for split, part in table.parts.items()} == {"train": 4_904, "validation": 613, "test": 613}
     _, report = without_shared(table, "tata", drop_near_duplicates=False)
     assert report["duplicates"]["train/test"] == 6

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from grover_dist.bpe.reference import learn_reference
-from grover_dist.bpe.vocabulary import FIRST_BASE_ID, Vocabulary
 from grover_dist.config import TaskSettings, config_from
+from grover_dist.corpus.build import build_corpus
 from grover_dist.finetune import stage
 from grover_dist.finetune.stage import finetune_task
+from grover_dist.genome.stage import build_genome
 from grover_dist.model.bert import bert_config, masked_lm, save_masked_lm
 from grover_dist.run_dir import RunDir
 from grover_dist.training.ranks import Ranks
@@ -41,7 +41,7 @@ def laboratory(tmp_path_factory):
     config = config_from(
         {
             "run": {"dir": str(folder / "run")},
-            "genome": {"fasta": "unused.fa"},
+            "genome": {"fasta": str(folder / "genome.fa")},
             "bpe": {"cycles": CYCLES},
             "windows": {"max_tokens": 28, "min_tokens": 4},
             "model": {"layers": 2, "heads": 2, "hidden": 32, "feed_forward": 64, "positions": 32, "dropout": 0.0},
@@ -52,26 +52,17 @@ def laboratory(tmp_path_factory):
     head = {"epochs": 6, "batch_sequences": 16, "optimizer": {"learning_rate": 3e-3, "warmup_fraction": 0.1, "decay_fraction": 0.5}}
     task = TaskSettings(name="word", train=folder / "train.csv", test=folder / "test.csv", head=head)
     run = RunDir.open(config)
-    merges, _ = learn_reference([generator.integers(0, 4, 2_000).tolist()], CYCLES)
-    vocabulary = Vocabulary.from_rows([(a + FIRST_BASE_ID, b + FIRST_BASE_ID, count) for a, b, count in merges])
-    corpus = run.once("learn", "bpe", lambda work: vocabulary.write(work.path), settings={})
+    (folder / "genome.fa").write_text(">one\n" + "".join(generator.choice(list("ACGT"), 20_000)) + "\n")
+    corpus = build_corpus(config, run, build_genome(config, run, say=lambda text: None), say=lambda text: None)
     settings = bert_config(config.model, CYCLES + 9)
     trunk = masked_lm(settings, seed=3).state_dict()
     pretrained = run.once("pretrain", "c24", lambda work: save_masked_lm(settings, trunk, work.path / "model"), settings={})
-    return SimpleNamespace(config=config, run=run, corpus=corpus, pretrained=pretrained, task=task, vocabulary=vocabulary)
+    return SimpleNamespace(config=config, run=run, corpus=corpus, pretrained=pretrained, task=task)
 
 
 @pytest.fixture(scope="module")
 def ranks():
     return Ranks.join()
-
-
-@pytest.fixture(autouse=True)
-def without_store(laboratory, monkeypatch):
-    """Tables of sequences need no store of bases, so the artefact holds the vocabulary alone."""
-    monkeypatch.setattr(
-        stage.Corpus, "open", classmethod(lambda cls, artifact: SimpleNamespace(store=None, vocabulary=laboratory.vocabulary))
-    )
 
 
 def finetune(laboratory, ranks, *, run=None, say=lambda text: None, **task):
@@ -84,10 +75,7 @@ def finetune(laboratory, ranks, *, run=None, say=lambda text: None, **task):
 @pytest.fixture(scope="module")
 def result(laboratory, ranks):
     said = []
-    patch = pytest.MonkeyPatch()
-    patch.setattr(stage.Corpus, "open", classmethod(lambda cls, artifact: SimpleNamespace(store=None, vocabulary=laboratory.vocabulary)))
     artifact = finetune(laboratory, ranks, say=said.append)
-    patch.undo()
     return SimpleNamespace(artifact=artifact, metrics=json.loads(artifact.file("metrics.json").read_text()), said=said)
 
 

@@ -10,6 +10,7 @@ import pytest
 from grover_dist.config import TaskSettings
 from grover_dist.errors import UserError
 from grover_dist.finetune.tables import class_names, encode_letters, read_task, region_codes
+from grover_dist.genome.split import split_blocks
 
 LETTERS = np.array(list("ACGTN"))
 
@@ -30,7 +31,7 @@ def write(path, rows, header="sequence,label", separator=","):
 
 
 def read(genome, **files):
-    return read_task(TaskSettings(name="t", **files), genome, seed=1)
+    return read_task(genome.config, TaskSettings(name="t", **files), genome)
 
 
 @pytest.mark.parametrize(("name", "separator"), [("t.csv", ","), ("t.tsv", "\t"), ("t.csv.gz", ",")])
@@ -64,21 +65,29 @@ def test_a_split_column_is_followed(tmp_path, genome):
     assert {split: len(part) for split, part in table.parts.items()} == {"train": 8, "validation": 4, "test": 6}
 
 
-def test_intervals_are_read_from_the_genome(tmp_path, genome):
-    rows = [("chr7", 100 + 10 * i, 130 + 10 * i, "pos" if i % 2 else "neg", "-" if i % 3 == 0 else "+") for i in range(40)]
+def test_regions_are_read_from_the_genome_and_split_by_its_blocks(tmp_path, genome):
+    rows = [
+        ("chr7", 7 * i, 7 * i + 30, "pos" if i % 2 else "neg", "-" if i % 3 == 0 else "+") for i in range(420) if not 955 < 7 * i < 1_015
+    ]
     table = read(genome, train=write(tmp_path / "t.tsv", rows, header="chrom,start,end,label,strand", separator="\t"))
-    assert table.classes == ("neg", "pos")
+    assert table.classes == ("neg", "pos") and "chr7 -> 7" in table.notes[0] and "held-out blocks" in table.notes[1]
     complement = str.maketrans("ACGT", "TGCA")
-    expected = set()
+    expected = {}
     for _, start, end, _, strand in rows:
         text = genome.letters[start:end]
-        expected.add(text if strand == "+" else text.translate(complement)[::-1])
-    assert {text_of(sequence) for part in table.parts.values() for sequence in part.sequences} == expected
+        expected[text if strand == "+" else text.translate(complement)[::-1]] = (start // 1_000, (end - 1) // 1_000)
+    split = split_blocks(genome.contigs, genome.config.split, genome.config.seed)
+    assert 0 < split.held_out.sum() < 3
+    for name, part in table.parts.items():
+        for sequence, block in zip(part.sequences, part.group, strict=True):
+            first, last = expected.pop(text_of(sequence))
+            assert first == block and split.held_out[first] == split.held_out[last] == (name == "test")
+    assert all(split.held_out[first] != split.held_out[last] for first, last in expected.values())
 
 
 def test_other_letters_of_the_genome_are_unknown_bases(genome):
     assert text_of(region_codes(genome, "7", 990, 1_020, minus=False, where="here")) == genome.letters[990:1_020]
-    backwards = text_of(region_codes(genome, "chr7", 990, 1_020, minus=True, where="here"))
+    backwards = text_of(region_codes(genome, "7", 990, 1_020, minus=True, where="here"))
     assert backwards == genome.letters[990:1_020].translate(str.maketrans("ACGT", "TGCA"))[::-1]
 
 
@@ -103,8 +112,9 @@ def test_letters_in_either_case_and_ambiguity_letters():
         ([(s, i / 7) for i, (s, _) in enumerate(random_rows(20))], "sequence,label", "labels are not classes"),
         ([(s, f"name{i}") for i, (s, _) in enumerate(random_rows(20))], "sequence,label", "labels are not classes"),
         (random_rows(20, labels=("1",)), "sequence,label", "one class only"),
+        ([("chr7", 1_001, 1_005, i % 2) for i in range(9)], "chrom,start,end,label", "no known base"),
         ([("chr7", 10, 5_000, i % 2) for i in range(9)], "chrom,start,end,label", "not inside its record"),
-        ([("chr9", 10, 50, i % 2) for i in range(9)], "chrom,start,end,label", "no such record"),
+        ([("chr9", 10, 50, i % 2) for i in range(9)], "chrom,start,end,label", "lie on records of the genome"),
         ([("chr7", "x", 50, i % 2) for i in range(9)], "chrom,start,end,label", "whole numbers"),
         ([(*row, "holdout") for row in random_rows(9)], "sequence,label,split", "not the name of a split"),
         ([(*row, "test") for row in random_rows(9)], "sequence,label,split", "part is empty"),

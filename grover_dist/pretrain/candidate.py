@@ -14,7 +14,8 @@ from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.windows import Windows, make_windows
 from grover_dist.errors import UserError
 from grover_dist.genome.split import split_blocks
-from grover_dist.model.bert import MaskedPredictor, bert_config, flops_per_token, masked_lm, parameters, save_masked_lm
+from grover_dist.model.bert import MaskedPredictor, bert_config, masked_lm, save_masked_lm
+from grover_dist.model.size import flops_per_token, parameters
 from grover_dist.pretrain.objective import MaskedLanguageModelling
 from grover_dist.run_dir import Artifact, RunDir, Work
 from grover_dist.training.engine import split_batch

@@ -5,7 +5,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.bert.modeling_bert import BertForMaskedLM, BertModel
 
 from grover_dist.config import ModelSettings
-from grover_dist.model.bert import MaskedPredictor, bert_config, classifier, flops_per_token, masked_lm, parameters, save_masked_lm
+from grover_dist.model.bert import MaskedPredictor, bert_config, classifier, masked_lm, save_masked_lm
+from grover_dist.model.size import flops_per_token, parameters
 
 SMALL = ModelSettings(layers=2, heads=4, hidden=32, feed_forward=96, positions=40)
 VOCABULARY = 49

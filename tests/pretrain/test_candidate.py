@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-from conftest import CYCLES
 from safetensors.torch import load_file
 from torch.nn import functional
 from transformers.models.bert.modeling_bert import BertForMaskedLM
@@ -16,6 +15,7 @@ from grover_dist.genome.split import split_blocks
 from grover_dist.model.bert import bert_config, masked_lm
 from grover_dist.pretrain.candidate import candidate_plan, corpus_of, hashed_settings, masked_batches, pretrain_candidate
 from grover_dist.run_dir import RunDir
+from tests.pretrain.small_run import CYCLES
 
 
 def changed(config: Config, **sections) -> Config:

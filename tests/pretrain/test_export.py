@@ -3,13 +3,13 @@ import shutil
 
 import pytest
 import torch
-from conftest import CYCLES
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from grover_dist.errors import UserError
 from grover_dist.pretrain.export import export_model
 from grover_dist.run_dir import RunDir, read_artifact
+from tests.pretrain.small_run import CYCLES
 
 
 @pytest.fixture(scope="module")

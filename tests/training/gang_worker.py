@@ -1,4 +1,4 @@
-"""One rank of a gang that a test starts: `gang_worker.py JOBS OUT`. Does a list of jobs (JSON), rank 0 writes what came out.
+"""One rank of a gang that a test starts: `python -m tests.training.gang_worker JOBS OUT`. Does a list of jobs, rank 0 writes what came out.
 
 A job: {"stage": 1, "folder": checkpoints or null, "objective": {...}, "kill_rank": the rank that kill_step is for, "plan": {...}}
 """
@@ -10,11 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-from toy_objective import Stopped, ToyObjective, toy_plan
-
 from grover_dist.config import EngineSettings
 from grover_dist.training.loop import train
 from grover_dist.training.ranks import Ranks
+from tests.training.toy_objective import Stopped, ToyObjective, toy_plan
 
 
 def do(job, ranks: Ranks) -> dict:

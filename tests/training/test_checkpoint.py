@@ -3,13 +3,13 @@ from collections import namedtuple
 
 import pytest
 import torch
-from toy_objective import ToyObjective, toy_plan
 
 from grover_dist.config import EngineSettings
 from grover_dist.errors import UserError
 from grover_dist.training import checkpoint as checkpoint_module
 from grover_dist.training.checkpoint import DESCRIPTION, read_checkpoint
 from grover_dist.training.loop import train
+from tests.training.toy_objective import ToyObjective, toy_plan
 
 PLAN = toy_plan(engine=EngineSettings(zero_stage=0), checkpoint_every_steps=2, keep_checkpoints=2)
 

@@ -5,12 +5,12 @@ import signal
 
 import pytest
 import torch
-from toy_objective import BATCH, Stopped, ToyObjective, plain_torch, toy_plan
 
 from grover_dist.config import EngineSettings
 from grover_dist.errors import UserError
 from grover_dist.training.loop import NonFiniteLoss, Preempted, train
 from grover_dist.training.metrics import MetricsWriter
+from tests.training.toy_objective import BATCH, Stopped, ToyObjective, plain_torch, toy_plan
 
 STAGES = [0, 1, 2, 3]
 

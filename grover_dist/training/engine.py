@@ -15,6 +15,8 @@ from grover_dist.config import EngineSettings, OptimizerSettings
 from grover_dist.errors import UserError
 from grover_dist.training.ranks import Ranks
 
+BUCKET_ELEMENTS = 50_000_000  # DeepSpeed's own default would reserve 2 GB a rank for gradients on their way
+
 
 @dataclass(frozen=True)
 class BatchSplit:
@@ -72,7 +74,12 @@ def deepspeed_config(
     zero: dict[str, Any] = {"stage": zero_stage}
     if zero_stage > 0:
         config["zero_allow_untested_optimizer"] = True
-        zero |= {"overlap_comm": False, "contiguous_gradients": True}
+        zero |= {
+            "overlap_comm": False,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
+        }
     if zero_stage == 3:
         zero |= {"stage3_param_persistence_threshold": 10_000}
     if settings.offload:

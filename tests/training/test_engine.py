@@ -44,7 +44,13 @@ def test_deepspeed_json_golden():
         "seed": 5,
         "torch_autocast": {"enabled": True, "dtype": "bfloat16"},
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": 2, "overlap_comm": False, "contiguous_gradients": True},
+        "zero_optimization": {
+            "stage": 2,
+            "overlap_comm": False,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": 50_000_000,
+            "allgather_bucket_size": 50_000_000,
+        },
     }
 
 

@@ -1,0 +1,175 @@
+"""What a run will need, by formula, before anything starts: memory of a rank, steps, arithmetic, hours, disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from grover_dist.config import Config, ModelSettings, WindowSettings
+from grover_dist.model.size import flops_per_token, parameters
+from grover_dist.training.schedule import Schedule
+
+_FP32_BYTES = 4
+_BUCKET_ELEMENTS = 50_000_000  # as in engine.py, which would take torch along
+# Dense bf16 peaks by the makers' data sheets, in operations a second, to plan with before a machine is there to measure.
+GPU_PEAK_FLOPS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "l4": 121e12, "v100 (fp16)": 125e12}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one rank at the peak of a step."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    buckets: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(frozen=True)
+class CandidatePlan:
+    """One candidate. memory: bytes of a rank by ZeRO stage. disk_bytes: checkpoints while it trains, and its artefact."""
+
+    cycles: int
+    parameters: int
+    flops_per_token: float
+    bases_per_token: float
+    tokens: float
+    bases: int
+    steps: int
+    hours: float
+    disk_bytes: int
+    memory: dict[int, Memory]
+
+
+def plan_candidate(
+    config: Config, cycles: int, *, budget_bases: int, world: int, flops_per_second: float, bases_per_token: float | None = None
+) -> CandidatePlan:
+    """flops_per_second: what the whole gang achieves (its peak times its MFU, or `measured_matmul_rate` times 0.4 to 0.6).
+    bases_per_token: from a learned vocabulary; None guesses it from the cycles.
+    """
+    bases_per_token = bases_per_token or guess_bases_per_token(cycles)
+    window_tokens = mean_window_tokens(config.windows)
+    pretrain, vocab_size = config.pretrain, cycles + 9
+    masked = min(1.0, pretrain.mask.fraction * pretrain.mask.span)
+    per_token = flops_per_token(config.model, vocab_size, length_tokens=window_tokens, masked_fraction=masked)
+    steps = max(1, round(budget_bases / (window_tokens * bases_per_token * pretrain.batch_windows)))
+    tokens = steps * pretrain.batch_windows * window_tokens
+    count = parameters(config.model, vocab_size)
+    micro_batch = min(pretrain.micro_batch_windows, max(1, pretrain.batch_windows // world))
+    stable = budget_bases < pretrain.budget_bases and Schedule.of(pretrain.optimizer, steps).decay_start > 0
+    return CandidatePlan(
+        cycles=cycles,
+        parameters=count,
+        flops_per_token=per_token,
+        bases_per_token=bases_per_token,
+        tokens=tokens,
+        bases=round(tokens * bases_per_token),
+        steps=steps,
+        hours=tokens * per_token / flops_per_second / 3_600,
+        # One checkpoint is being written while the kept ones are there; each has weights, and weights and two moments in fp32.
+        disk_bytes=_FP32_BYTES * count * (4 * (pretrain.keep_checkpoints + 1 + stable) + 1),
+        memory={
+            stage: rank_memory(
+                config.model,
+                vocab_size,
+                zero_stage=stage,
+                world=world,
+                windows=micro_batch,
+                length_tokens=config.windows.max_tokens + 2,
+                masked_fraction=masked,
+                bf16=config.engine.precision == "bf16",
+                gpu=config.resources.gpus_per_rank > 0,
+            )
+            for stage in range(4)
+        },
+    )
+
+
+def rank_memory(
+    model: ModelSettings,
+    vocab_size: int,
+    *,
+    zero_stage: int,
+    world: int,
+    windows: int,
+    length_tokens: int,
+    masked_fraction: float,
+    bf16: bool = False,
+    gpu: bool = False,
+) -> Memory:
+    """Peak of a training step with `windows` of `length_tokens` in one forward pass.
+
+    State in fp32 at every precision (bf16 is autocast): weights 4 bytes a parameter, gradients 4, AdamW's moments 8. Stage 1 shares
+    moments and a second copy of the weights over the ranks, stage 2 the gradients as well, stage 3 everything (Rajbhandari et al. 2020).
+    """
+    count = parameters(model, vocab_size)
+    shared = math.ceil(count / world)
+    bucket = min(count, _BUCKET_ELEMENTS) if zero_stage in (1, 2) and world > 1 else 0
+    return Memory(
+        weights=_FP32_BYTES * (shared if zero_stage == 3 else count),
+        gradients=_FP32_BYTES * (shared if zero_stage >= 2 else count),
+        optimizer=_FP32_BYTES * (2 * count if zero_stage == 0 else 3 * shared),
+        buckets=_FP32_BYTES * bucket,
+        activations=activation_bytes(model, vocab_size, windows * length_tokens, length_tokens, masked_fraction, bf16=bf16, gpu=gpu),
+    )
+
+
+def activation_bytes(
+    model: ModelSettings, vocab_size: int, tokens: int, length_tokens: int, masked_fraction: float, *, bf16: bool = False, gpu: bool = False
+) -> int:
+    """What the forward pass keeps for the backward pass, counted from the tensors that autograd saves.
+
+    A layer keeps, per token: inputs of both LayerNorms (2 h), inputs of the dense layers (3 h and f, and f before GELU), queries, keys and
+    values (3 h). Dropout adds masks (2 h, as numbers on the CPU, as bytes on a GPU), and on the CPU takes away the fused attention, so
+    that scores, mask and product stay too (3 x heads x length). Measured on the CPU by a test; the bf16 numbers follow torch's autocast
+    rules, where LayerNorm stays fp32.
+    """
+    hidden, feed_forward = model.hidden, model.feed_forward
+    dropped = model.dropout > 0
+    product_bytes = 2 if bf16 else _FP32_BYTES
+    mask_bytes = (1 if gpu else _FP32_BYTES) * dropped
+    if dropped and not gpu:
+        attention = 3 * model.heads * length_tokens * product_bytes
+    else:
+        attention = model.heads * _FP32_BYTES
+    layer = 2 * hidden * _FP32_BYTES + (6 * hidden + 2 * feed_forward) * product_bytes + 2 * hidden * mask_bytes + attention
+    embedding = hidden * (_FP32_BYTES + mask_bytes)
+    head = 4 * hidden * product_bytes + 2 * vocab_size * _FP32_BYTES
+    return round(tokens * (model.layers * layer + embedding + masked_fraction * head))
+
+
+def mean_window_tokens(windows: WindowSettings) -> float:
+    """Of the windows' law: full with one probability, else uniform."""
+    uniform = (windows.min_tokens + windows.max_tokens) / 2
+    return windows.full_probability * windows.max_tokens + (1 - windows.full_probability) * uniform
+
+
+def guess_bases_per_token(cycles: int) -> float:
+    """Before anything is learned: 0.88 log4(cycles + 4), which gives the 4.07 nt that GROVER reports at 600 cycles and 1 at none."""
+    return max(1.0, 0.88 * math.log(cycles + 4, 4))
+
+
+def measured_matmul_rate(*, seconds: float = 1.0, size: int = 2_048) -> float:
+    """Operations a second of large matrix products here: fp32 on this process's CPU threads, bf16 on a GPU."""
+    import time
+
+    import torch
+
+    gpu = torch.cuda.is_available()
+    kind = {"device": "cuda", "dtype": torch.bfloat16} if gpu else {"device": "cpu", "dtype": torch.float32}
+    side = 4 * size if gpu else size
+    left, right = torch.randn(side, side, **kind), torch.randn(side, side, **kind)
+    rounds, began = 0, 0.0
+    while rounds < 2 or time.perf_counter() - began < seconds:
+        if rounds == 1:
+            began = time.perf_counter()  # the first round warms up
+        left @ right
+        if gpu:
+            torch.cuda.synchronize()
+        rounds += 1
+    return 2.0 * side**3 * (rounds - 1) / (time.perf_counter() - began)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grover_dist.bpe.messages import Reply, RoundMessage, sum_payloads
+from grover_dist.bpe.partition import Partition, cut
+
+
+@given(st.lists(st.integers(1, 5_000), min_size=1, max_size=30), st.integers(1, 9))
+def test_cuts_cover_all_rows_and_are_balanced(lengths, parts):
+    starts = np.cumsum([0, *lengths])
+    ranges = cut(starts[:-1], int(starts[-1]), parts)
+    assert len(ranges) == parts and ranges[0][0] == 0 and ranges[-1][1] == starts[-1]
+    assert all(a[1] == b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    even = int(starts[-1]) / parts
+    assert all(abs((stop - start) - even) <= even / 32 + 2 for start, stop in ranges)
+
+
+def test_one_long_contig_spreads_over_all_parts():
+    assert cut(np.array([0]), 250, 5) == [(0, 50), (50, 100), (100, 150), (150, 200), (200, 250)]
+
+
+def test_a_cut_moves_to_a_contig_start_nearby():
+    assert cut(np.array([0, 6_450]), 12_800, 2)[0] == (0, 6_450)
+    assert cut(np.array([0, 6_700]), 12_800, 2)[0] == (0, 6_400)
+
+
+def test_messages_come_back():
+    message = RoundMessage(7, 600, np.array([[3, 4, 60], [0, 0, 61]]), np.array([-1, 1, 0]), np.array([0, -1, -1]))
+    found = RoundMessage.unpack(message.pack())
+    assert found.number == 7 and found.cycles == 600
+    for name in ("merges", "drop", "take"):
+        assert np.array_equal(getattr(found, name), getattr(message, name))
+
+
+def test_a_repeated_round_is_answered_from_memory():
+    partition = Partition(np.array([0, 1, 0, 1, 0, 1], np.uint8), np.array([], np.int64), True)
+    first = partition.start()
+    assert partition.start() == first
+    message = RoundMessage(1, 2, np.array([[0, 1, 4]]), np.array([-1]), np.array([-1])).pack()
+    reply = partition.round(message)
+    assert partition.round(message) == reply
+    assert Reply.unpack(reply).number == 1
+    assert partition.levels().tolist() == [65_535, 1, 65_535, 1, 65_535, 1]
+
+
+def test_levels_of_any_rows():
+    rng = np.random.default_rng(1)
+    bases = rng.integers(0, 2, 500).astype(np.uint8)
+    partition = Partition(bases, np.array([1, 2, 77, 400]), True, strips=3)
+    partition.start()
+    partition.round(RoundMessage(1, 2, np.array([[0, 1, 4]]), np.full(3, -1), np.full(3, -1)).pack())
+    whole = partition.levels()
+    assert len(whole) == 500
+    for start, stop in [(0, 1), (1, 2), (0, 500), (76, 78), (160, 340), (499, 500), (250, 250)]:
+        assert np.array_equal(partition.levels(start, stop), whole[start:stop])
+
+
+def test_payloads_add_up():
+    one = np.array([5, 2, 0, 3, 4, 2, 1, 1, 5], np.uint8)  # 5 made; left 0: 3, 4: 2; right 1: 5
+    two = np.array([200, 1, 1, 3, 200, 1, 0], np.uint8)  # 200 made; left 3: 200; right none
+    assert sum_payloads([one, two], np.array([[0, 1, 4]])).tolist() == [205, 1, 3, 0, 3, 3, 200, 1, 1, 2, 1, 1, 5]

@@ -23,6 +23,7 @@ from transformers.models.bert.modeling_bert import BertForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from grover_dist.analysis.correlation import Correlations, differ, false_discovery_rate, spearman
+from grover_dist.analysis.devices import to_device
 from grover_dist.analysis.token_statistics import TokenStatistics, token_statistics
 from grover_dist.config import Config
 from grover_dist.corpus.batches import MaskedBatches, MicroBatch
@@ -167,7 +168,7 @@ def unmask(batch: MicroBatch) -> MicroBatch:
 @torch.inference_mode()
 def contextual_means(model: BertForMaskedLM, batches: list[MicroBatch], vocabulary_size: int) -> ContextualMeans:
     """Average last-layer vector of each token over all its occurrences in the batches. Memory: vocabulary x hidden."""
-    device = _to_device(model)
+    device = to_device(model)
     sums = torch.zeros(vocabulary_size, model.config.hidden_size, dtype=torch.float64)
     count = np.zeros(vocabulary_size, np.int64)
     for batch in batches:
@@ -182,7 +183,7 @@ def contextual_means(model: BertForMaskedLM, batches: list[MicroBatch], vocabula
 @torch.inference_mode()
 def masked_performance(model: BertForMaskedLM, batches: list[MicroBatch], vocabulary_size: int) -> MaskedPerformance:
     """How well each token is predicted where it is masked. A tie counts as a miss, so that equal scores win nothing."""
-    device = _to_device(model)
+    device = to_device(model)
     sums = np.zeros((4, vocabulary_size))
     for batch in batches:
         ids, mask = torch.from_numpy(batch.input_ids).to(device), torch.from_numpy(batch.attention_mask).to(device)
@@ -262,12 +263,6 @@ def read_table(artifact: Artifact, name: str) -> pa.Table:
 
 def read_summary(artifact: Artifact) -> dict[str, Any]:
     return json.loads(artifact.file("analysis.json").read_text())
-
-
-def _to_device(model: BertForMaskedLM) -> torch.device:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
-    return device
 
 
 def _orient(scores: np.ndarray, correlations: Correlations) -> np.ndarray:

@@ -21,7 +21,7 @@ from grover_dist.run_dir import Artifact
 REPEAT_SHARE = 0.9  # of a word's bases inside planted repeats, to be a repeat word
 MIN_GC_WORDS = 4  # a smaller vocabulary says nothing about dinucleotides
 MIN_TESTS = 10  # masked occurrences, to judge a word's accuracy
-MIN_MOTIF_BP = 4  # of a planted word, for a token to count as a piece of it
+MIN_MOTIF_BP = 4  # of a planted word, for a token to count as a piece of it; a token of three must be one wholly
 SIGNIFICANT = 0.05
 _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
@@ -333,7 +333,9 @@ def _enriched_words(corpus: Corpus, cycles: int, genome: Artifact, places: tuple
 
 
 def _shares_piece(word: str, instances: Sequence[str]) -> bool:
-    """True where `word` and an instance of the motif share `MIN_MOTIF_BP` bases in a row (or all of the word)."""
+    """True where `word` and an instance of the motif share `MIN_MOTIF_BP` bases in a row (or all of a word of three)."""
+    if len(word) < MIN_MOTIF_BP - 1:
+        return False
     size = min(MIN_MOTIF_BP, len(word))
     return any(word[i : i + size] in instance for i in range(len(word) - size + 1) for instance in instances)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib
 import matplotlib.lines
+import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -173,6 +174,7 @@ def length_histogram(lengths: Mapping[str, Mapping[int, int]]) -> str:
         axes.set_xlabel("token length (bases)")
         axes.set_ylabel("tokens in the dictionary")
         axes.set_yscale("symlog", linthresh=1)
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_ylim(bottom=0)
         axes.legend(title="candidate")
     return svg()

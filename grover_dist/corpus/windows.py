@@ -13,6 +13,8 @@ from grover_dist.corpus.store import Store
 from grover_dist.errors import UserError
 from grover_dist.genome.split import HELD_OUT, TRAIN, Split
 
+_BLOCK_ROWS = 4_096
+
 
 @dataclass(frozen=True)
 class WindowTable:
@@ -64,42 +66,53 @@ def tile(store: Store, settings: WindowSettings, cycles: int, seed: int) -> Wind
     """
     key = stream_key(seed, WINDOW_LENGTHS)
     full = round(settings.full_probability * 2.0**32)
-    # contig, its windows begun so far, first row of the open window, its tokens, its wanted length
-    state = np.array([-1, 0, 0, 0, 0], np.int64)
+    state = np.zeros(5, np.int64)
+    contig_edges = store.contigs.row_start
     pieces = []
-    contig_starts = np.append(store.contigs.row_start[:-1], store.n_rows)
     for start, stop in store.batches():
+        contig_ends = int(np.searchsorted(contig_edges, stop, side="right") - np.searchsorted(contig_edges, start, side="right"))
+        out = np.empty((3, (stop - start) // settings.min_tokens + contig_ends + 1), np.int64)
         level = store.level(start, stop)
-        contigs_here = int(np.searchsorted(contig_starts, stop) - np.searchsorted(contig_starts, start)) + 1
-        room = (stop - start) // settings.min_tokens + contigs_here + 1
-        out = np.empty((3, room), np.int64)
-        count = _tile(level, start, contig_starts, cycles, key, full, settings.min_tokens, settings.max_tokens, state, out)
+        count = _tile(level, start, contig_edges, cycles, key, full, settings.min_tokens, settings.max_tokens, state, out)
         pieces.append(out[:, :count].copy())
-    if state[3] >= settings.min_tokens:
-        pieces.append(np.array([[state[2]], [store.n_rows], [state[3]]]))
     rows = np.concatenate(pieces, axis=1)
     return WindowTable(rows[0], rows[1], rows[2].astype(np.int32))
 
 
 @njit(cache=True, nogil=True)
-def _tile(level, first_row, contig_starts, cycles, key, full, min_tokens, max_tokens, state, out):
-    """Walk some rows, write the windows that end at a token of theirs, carry the open window in `state`."""
+def _tile(level, first_row, contig_edges, cycles, key, full, min_tokens, max_tokens, state, out):
+    """Walk consecutive rows and write the windows that end there. `state` carries the contig, its windows begun so far, and the open
+    window: its first row, its tokens so far, its wanted tokens (0: none is open).
+
+    Token starts are gathered block by block without branches; windows then step through them by their length.
+    """
     contig, begun, opened, tokens, wanted = state
+    starts = np.empty(_BLOCK_ROWS, np.int64)
     count = 0
-    for i in range(len(level)):
-        if level[i] <= cycles:
-            continue
-        row = first_row + i
-        new_contig = row == contig_starts[contig + 1]
-        if new_contig or tokens == wanted:
+    row, last_row = first_row, first_row + len(level)
+    while row < last_row:
+        stop = min(last_row, contig_edges[contig + 1], row + _BLOCK_ROWS)
+        found = 0
+        for i in range(row - first_row, stop - first_row):
+            starts[found] = first_row + i
+            found += level[i] > cycles
+        at = 0
+        while at < found:
+            if tokens == wanted:
+                if wanted > 0:
+                    out[0, count], out[1, count], out[2, count] = opened, starts[at], tokens
+                    count += 1
+                kind, length, _, _ = philox(key, uint32(begun), contig, 0, 0)
+                wanted = max_tokens if kind < full else min_tokens + np.int64(below(length, max_tokens - min_tokens + 1))
+                opened, tokens, begun = starts[at], 0, begun + 1
+            step = min(wanted - tokens, found - at)
+            tokens += step
+            at += step
+        row = stop
+        if row == contig_edges[contig + 1]:
             if tokens >= min_tokens:
                 out[0, count], out[1, count], out[2, count] = opened, row, tokens
                 count += 1
-            if new_contig:
-                contig, begun = contig + 1, 0
-            kind, length, _, _ = philox(key, uint32(begun), contig, 0, 0)
-            wanted = max_tokens if kind < full else min_tokens + np.int64(below(length, max_tokens - min_tokens + 1))
-            opened, tokens, begun = row, 0, begun + 1
-        tokens += 1
+            contig, begun, tokens, wanted = contig + 1, 0, 0, 0
     state[0], state[1], state[2], state[3], state[4] = contig, begun, opened, tokens, wanted
     return count

@@ -214,8 +214,11 @@ class Genome:
         self.path = path
         self.contigs = ContigTable.from_json((path / "contigs.json").read_bytes())
         self.summary = json.loads((path / "summary.json").read_text())
-        self._map = pa.memory_map(str(path / "genome.arrow"))
-        self._reader = pa.ipc.open_file(self._map)
+        reader = pa.ipc.open_file(pa.memory_map(str(path / "genome.arrow")))
+        batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        self._bases = [batch.column(0).to_numpy() for batch in batches]
+        self._masks = [batch.column(1) for batch in batches]  # a bit a row: unpacked where it is asked for
+        self._batch_edges = np.concatenate([[0], np.cumsum([len(batch) for batch in self._bases])])
 
     @property
     def n_rows(self) -> int:
@@ -223,26 +226,25 @@ class Genome:
 
     def bases(self, row_start: int, row_stop: int) -> np.ndarray:
         """Base codes uint8[row_stop - row_start]: A 0, C 1, G 2, T 3."""
-        return self._column(0, row_start, row_stop)
+        return self._slice(self._bases, row_start, row_stop, np.uint8)
 
     def masked(self, row_start: int, row_stop: int) -> np.ndarray:
         """bool[row_stop - row_start]: was the base lower case (a repeat) in the FASTA?"""
-        return self._column(1, row_start, row_stop)
+        return self._slice(self._masks, row_start, row_stop, bool)
 
-    def _column(self, column: int, row_start: int, row_stop: int) -> np.ndarray:
+    def _slice(self, column: list, row_start: int, row_stop: int, dtype: type) -> np.ndarray:
         if not 0 <= row_start <= row_stop <= self.n_rows:
             raise IndexError(f"rows {row_start}..{row_stop} are not inside 0..{self.n_rows}")
+        first, last = np.searchsorted(self._batch_edges, (row_start, row_stop), side="right") - 1
         pieces = []
-        row = row_start
-        while row < row_stop:
-            batch, offset = divmod(row, BATCH_ROWS)
-            take = min(row_stop - row, BATCH_ROWS - offset)
-            array = self._reader.get_batch(batch).column(column).slice(offset, take)
-            pieces.append(array.to_numpy(zero_copy_only=False))
-            row += take
+        for batch in range(first, min(last + 1, len(column))):
+            edge = int(self._batch_edges[batch])
+            piece = column[batch][max(0, row_start - edge) : row_stop - edge]
+            if len(piece):
+                pieces.append(piece if isinstance(piece, np.ndarray) else piece.to_numpy(zero_copy_only=False))
         if len(pieces) == 1:
             return pieces[0]
-        return np.concatenate(pieces) if pieces else np.empty(0, np.uint8 if column == 0 else bool)
+        return np.concatenate(pieces) if pieces else np.empty(0, dtype)
 
 
 def open_genome(artifact: Artifact | str | Path) -> Genome:

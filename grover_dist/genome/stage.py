@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +220,7 @@ class Genome:
         batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._bases = [batch.column(0).to_numpy() for batch in batches]
         self._masks = [batch.column(1) for batch in batches]  # a bit a row: unpacked where it is asked for
-        self._batch_edges = np.concatenate([[0], np.cumsum([len(batch) for batch in self._bases])])
+        self._batch_edges = [0, *accumulate(map(len, self._bases))]
 
     @property
     def n_rows(self) -> int:
@@ -235,13 +237,13 @@ class Genome:
     def _slice(self, column: list, row_start: int, row_stop: int, dtype: type) -> np.ndarray:
         if not 0 <= row_start <= row_stop <= self.n_rows:
             raise IndexError(f"rows {row_start}..{row_stop} are not inside 0..{self.n_rows}")
-        first, last = np.searchsorted(self._batch_edges, (row_start, row_stop), side="right") - 1
         pieces = []
-        for batch in range(first, min(last + 1, len(column))):
-            edge = int(self._batch_edges[batch])
-            piece = column[batch][max(0, row_start - edge) : row_stop - edge]
-            if len(piece):
-                pieces.append(piece if isinstance(piece, np.ndarray) else piece.to_numpy(zero_copy_only=False))
+        batch = bisect_right(self._batch_edges, row_start) - 1
+        while row_start < row_stop:
+            edge, stop = self._batch_edges[batch], min(row_stop, self._batch_edges[batch + 1])
+            piece = column[batch][row_start - edge : stop - edge]
+            pieces.append(piece if isinstance(piece, np.ndarray) else piece.to_numpy(zero_copy_only=False))
+            row_start, batch = stop, batch + 1
         if len(pieces) == 1:
             return pieces[0]
         return np.concatenate(pieces) if pieces else np.empty(0, dtype)

@@ -26,7 +26,7 @@ def small_settings(folder, **selection):
         "bpe": {"cycles": 60},
         "split": {"block_bp": 5_000, "held_out_fraction": 0.3},
         "windows": {"max_tokens": 60, "min_tokens": 10},
-        "model": {"layers": 1, "heads": 2, "hidden": 16, "feed_forward": 32, "positions": 64},
+        "model": {"layers": 1, "heads": 2, "hidden": 16, "feed_forward": 32, "positions": 64, "dropout": 0.0},
         "pretrain": {"candidates": [20, 60]},
         "selection": {
             "ks": [1, 2],
@@ -53,15 +53,10 @@ def random_run(tmp_path_factory):
     return SimpleNamespace(config=config, run=run, genome=genome, task=task)
 
 
-def add_vocabulary_and_models(run, config, codes, cycles):
-    """A "learn" artefact with a vocabulary of these bases, and an untrained "pretrain" artefact for each of `cycles`."""
-    from grover_dist.bpe.reference import learn_reference
-    from grover_dist.bpe.vocabulary import FIRST_BASE_ID, Vocabulary
+def add_models(run, config, cycles):
+    """An untrained "pretrain" artefact for each of `cycles`."""
     from grover_dist.model.bert import bert_config, masked_lm, save_masked_lm
 
-    merges, _ = learn_reference([codes.tolist()], max(cycles))
-    vocabulary = Vocabulary.from_rows([(a + FIRST_BASE_ID, b + FIRST_BASE_ID, count) for a, b, count in merges])
-    learned = run.once("learn", "bpe", lambda work: vocabulary.write(work.path), settings={})
     pretrained = {}
     for count in cycles:
         settings = bert_config(config.model, count + 9)
@@ -71,13 +66,12 @@ def add_vocabulary_and_models(run, config, codes, cycles):
             work.counts["bits_per_base"] = 2.0
 
         pretrained[count] = run.once("pretrain", f"c{count}", write, settings={})
-    return learned, pretrained
+    return pretrained
 
 
 @pytest.fixture(scope="session")
 def random_models(random_run):
-    from grover_dist.genome.stage import open_genome
+    from grover_dist.corpus.build import build_corpus
 
-    codes = open_genome(random_run.genome).bases(0, 4_000)
-    learned, pretrained = add_vocabulary_and_models(random_run.run, random_run.config, codes, (20, 60))
-    return SimpleNamespace(learned=learned, pretrained=pretrained)
+    learned = build_corpus(random_run.config, random_run.run, random_run.genome, say=lambda text: None)
+    return SimpleNamespace(learned=learned, pretrained=add_models(random_run.run, random_run.config, (20, 60)))

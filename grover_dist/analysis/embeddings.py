@@ -3,6 +3,8 @@
     tokens.arrow        one row a token: content, occurrences, soft-masked share, masked-token performance, components
     embeddings.arrow    one row a token: its static and its average contextual vector, of the model and of its twin
     correlations.arrow  component by property: Spearman's rho, partial rho, p, q; model and twin, static and contextual
+    context.arrow       one row a model, token and layer: self-similarity, explainable variance
+    repeats.arrow       one row a token: enrichment in soft-masked bases (where the genome has some and not only those)
     analysis.json       shares of variance, and the findings in words
 
 The twin is the same architecture with its random initial weights. Its average contextual vectors are not empty: a token's neighbours
@@ -22,6 +24,7 @@ import torch
 from transformers.models.bert.modeling_bert import BertForMaskedLM
 from transformers.utils import logging as transformers_logging
 
+from grover_dist.analysis.context_tables import context_tables, repeat_tables
 from grover_dist.analysis.correlation import Correlations, differ, false_discovery_rate, spearman
 from grover_dist.analysis.devices import to_device
 from grover_dist.analysis.token_statistics import TokenStatistics, token_statistics
@@ -131,7 +134,12 @@ def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles
         "strongest": strongest(correlations),
         "masked": _masked_summary(performance),
     }
-    summary["findings"] = findings(summary)
+    table, summary["context"] = context_tables({"trained": model, "twin": twin}, plain, statistics, config.seed)
+    _write_arrow(work, "context.arrow", table)
+    table, summary["repeats"] = repeat_tables(corpus, cycles, statistics, performance.tests, performance.first, config.seed)
+    if table is not None:
+        _write_arrow(work, "repeats.arrow", table)
+    summary["findings"] = [*findings(summary), *summary["context"]["findings"], *summary["repeats"]["findings"]]
     work.write_json("analysis.json", summary)
     return summary
 

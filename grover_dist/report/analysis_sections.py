@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from grover_dist.analysis.context_tables import MIN_TESTS, SIGNIFICANT
 from grover_dist.analysis.embeddings import KINDS, PROPERTIES, PROPERTY_NAMES, read_summary, read_table
 from grover_dist.analysis.finetune_scores import method_rows, read_metrics
 from grover_dist.analysis.truths import Truth
@@ -64,6 +65,50 @@ def embeddings_section(analysis: Artifact | None) -> PageSection:
         "Spearman's rho of the component that follows each property best. The twin's is the largest |rho| of any of its components. "
         "All components are in correlations.arrow.",
     )
+    return section
+
+
+def context_section(analysis: Artifact | None) -> PageSection | None:
+    """None where there is no analysis: the section before it has said so."""
+    if analysis is None:
+        return None
+    section = PageSection("context", "What the context does to a token")
+    summary = read_summary(analysis)["context"]
+    section.text(" ".join(f"{sentence}." for sentence in summary["findings"]))
+    section.figure(
+        figures.similarity_by_layer(summary["trained"]["self_similarity"], summary["twin"]["self_similarity"]),
+        "Mean cosine between two occurrences of the same token, over all occurrences in the sampled windows, minus that of "
+        "different tokens (anisotropy). Lower means that the context has changed the vectors more.",
+    )
+    section.note("Each token's numbers are in context.arrow.")
+    return section
+
+
+def repeats_section(analysis: Artifact | None) -> PageSection | None:
+    if analysis is None:
+        return None
+    section = PageSection("repeats", "Words of repeats")
+    summary = read_summary(analysis)["repeats"]
+    section.text(" ".join(f"{sentence}." for sentence in summary["findings"]))
+    if "top" not in summary:
+        return section
+    tokens = read_table(analysis, "tokens.arrow").to_pydict()
+    q = dict(zip(*(read_table(analysis, "repeats.arrow")[name].to_pylist() for name in ("token", "q")), strict=True))
+    judged = [i for i, tests in enumerate(tokens["masked_tests"]) if tests >= MIN_TESTS and tokens["masked_share"][i] is not None]
+    if len(judged) > 1:
+        share, accuracy = (np.array([tokens[name][i] for i in judged]) for name in ("masked_share", "masked_accuracy"))
+        enriched = np.array([(q[tokens["token"][i]] is not None) and q[tokens["token"][i]] < SIGNIFICANT for i in judged])
+        section.figure(
+            figures.accuracy_by_repeats(share, accuracy, enriched),
+            f"Each point is a word with at least {MIN_TESTS} masked occurrences. Enrichment is tested against the soft mask of other "
+            "genome blocks, so that runs of the mask and of the tokens stay as they are.",
+        )
+    columns = [
+        Column("word", "token", number=False, word=True),
+        Column("share in soft mask", "share", percent),
+        Column("over expectation", "fold", lambda value: f"{value:.2f} x"),
+    ]
+    section.table(summary["top"], columns, f"The most enriched of {integer(summary['enriched'])} words. All are in repeats.arrow.")
     return section
 
 

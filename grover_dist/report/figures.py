@@ -137,6 +137,39 @@ def correlation_bars(names: Sequence[str], trained: Sequence[float], twin: Seque
     return svg()
 
 
+def similarity_by_layer(trained: Sequence[float], twin: Sequence[float]) -> str:
+    """Mean self-similarity of tokens, anisotropy taken off, from the input embedding (layer 0) to the last layer."""
+    with _figure(7.2, 2.5) as (figure, svg):
+        axes = figure.subplots()
+        for name, values, colour, line, marker in (
+            ("trained model", trained, PALETTE[0], "-", "o"),
+            ("untrained twin", twin, "#8A8A8A", "--", "s"),
+        ):
+            axes.plot(range(len(values)), values, color=colour, linestyle=line, marker=marker, markersize=4, label=name)
+        axes.set_xticks(range(len(trained)), ["input", *map(str, range(1, len(trained)))])
+        axes.set_xlabel("layer")
+        axes.set_ylabel("self-similarity\n(cosine, adjusted)")
+        axes.legend()
+    return svg()
+
+
+def accuracy_by_repeats(share: np.ndarray, accuracy: np.ndarray, enriched: np.ndarray) -> str:
+    """Masked-token accuracy of each word against the share of its bases in the soft mask."""
+    with _figure(7.2, 3.0) as (figure, svg):
+        axes = figure.subplots()
+        for chosen, name, colour, marker in (
+            (~enriched, "other words", "#8A8A8A", "s"),
+            (enriched, "enriched (q < 0.05)", PALETTE[1], "o"),
+        ):
+            axes.scatter(
+                100 * share[chosen], 100 * accuracy[chosen], s=14, color=colour, marker=marker, linewidths=0, alpha=0.8, label=name
+            )
+        axes.set_xlabel("bases of the word in soft-masked sequence (%)")
+        axes.set_ylabel("predicted first where masked (%)")
+        axes.legend()
+    return svg()
+
+
 def task_scores(tasks: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> str:
     """One row of a dot chart for each method of each task, with its interval. Each entry: method, value, low, high, ours."""
     rows = sum(len(entries) + 1 for entries in tasks.values())

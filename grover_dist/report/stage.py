@@ -8,7 +8,14 @@ from typing import Any
 
 from grover_dist.analysis.truths import Truth, check_truths, is_synthetic
 from grover_dist.config import Config
-from grover_dist.report.analysis_sections import embeddings_section, finetune_section, provenance_section, truths_section
+from grover_dist.report.analysis_sections import (
+    context_section,
+    embeddings_section,
+    finetune_section,
+    provenance_section,
+    repeats_section,
+    truths_section,
+)
 from grover_dist.report.page import Tile, big_bases, percent, render
 from grover_dist.report.sections import genome_section, pretraining_section, selection_section, vocabulary_section
 from grover_dist.run_dir import Artifact, RunDir, Work
@@ -50,12 +57,14 @@ def _page(config: Config, by_stage: Mapping[str, Sequence[Artifact]], truths: Se
     decision = _decision(by_stage)
     chosen = decision["chosen"] if decision else None
     sections = [truths_section(truths)] if truths is not None else []
+    analysis = _last(by_stage, "analysis")
+    embedding_sections = [make(analysis) for make in (embeddings_section, context_section, repeats_section)]
     sections += [
         genome_section(_last(by_stage, "genome")),
-        vocabulary_section(_last(by_stage, "learn"), config.pretrain.candidates, chosen, _last(by_stage, "analysis")),
+        vocabulary_section(_last(by_stage, "learn"), config.pretrain.candidates, chosen, analysis),
         pretraining_section(by_stage.get("pretrain", ()), chosen),
         selection_section(_last(by_stage, "selection")),
-        embeddings_section(_last(by_stage, "analysis")),
+        *(section for section in embedding_sections if section is not None),
         finetune_section(by_stage.get("finetune", ())),
         provenance_section(by_stage),
     ]

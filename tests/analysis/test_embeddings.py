@@ -121,7 +121,11 @@ def test_what_the_stage_writes(small_run) -> None:
     assert set(table["model"]) == {"trained", "twin"} and max(table["component"]) == 3
     assert all(q >= p - 1e-12 for p, q in zip(table["p"], table["q"], strict=True) if not np.isnan(p))
     summary = json.loads(small_run.analysis.file("analysis.json").read_text())
-    assert len(summary["findings"]) == 5 and all("twin" in sentence for sentence in summary["findings"])
+    assert sum("twin" in sentence for sentence in summary["findings"]) >= 6 and len(summary["findings"]) >= 7
+    context = embeddings.read_table(small_run.analysis, "context.arrow").to_pydict()
+    assert set(zip(context["model"], context["layer"], strict=True)) == {(m, n) for m in ("trained", "twin") for n in (0, 1)}
+    repeats = embeddings.read_table(small_run.analysis, "repeats.arrow")
+    assert repeats["token"].to_pylist() == tokens["token"].to_pylist()
 
 
 def test_an_untrained_model_holds_no_more_than_its_twin(small_run) -> None:

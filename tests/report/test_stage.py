@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from grover_dist.analysis.truths import check_truths
 from grover_dist.report.stage import write_report
 
-SECTIONS = ("truths", "genome", "vocabulary", "pretraining", "selection", "embeddings", "tasks", "provenance")
+SECTIONS = ("truths", "genome", "vocabulary", "pretraining", "selection", "embeddings", "context", "repeats", "tasks", "provenance")
 _VOID = {"meta", "input", "br", "link", "use", "path", "img"}
 
 
@@ -59,7 +59,7 @@ def test_one_file_without_network(html: str) -> None:
 
 def test_every_section_is_there_in_order(html: str) -> None:
     assert tuple(re.findall(r'<section id="(\w+)">', html)) == SECTIONS
-    assert html.count("<svg") == 6  # lengths, curves, accuracy, map, correlations, tasks
+    assert html.count("<svg") == 8  # lengths, curves, accuracy, map, correlations, layers, repeats, tasks
 
 
 def test_the_numbers_are_the_runs_own(html: str, small_run) -> None:

@@ -83,6 +83,7 @@ locals {
 module "storage" {
   source = "./modules/storage"
 
+  name             = var.name
   bucket_name      = local.bucket_name
   force_destroy    = var.bucket_force_destroy
   old_version_days = var.bucket_old_version_days
@@ -93,24 +94,24 @@ module "storage" {
   }
 }
 
+# From here on the name comes from the storage module: when the bucket cannot be made, nothing else is.
 module "network" {
   source = "./modules/network"
 
-  name                = var.name
+  name                = module.storage.name
   vpc_cidr            = var.vpc_cidr
   private_subnet_cidr = var.private_subnet_cidr
   public_subnet_cidr  = var.public_subnet_cidr
   availability_zone   = local.availability_zone
   nat                 = var.nat
   interface_endpoints = var.interface_endpoints
-  bucket_name         = module.storage.bucket_name
   log_retention_days  = var.log_retention_days
 }
 
 module "security" {
   source = "./modules/security"
 
-  name          = var.name
+  name          = module.storage.name
   vpc_id        = module.network.vpc_id
   token_version = var.token_version
 }
@@ -118,7 +119,7 @@ module "security" {
 module "identity" {
   source = "./modules/identity"
 
-  name                     = var.name
+  name                     = module.storage.name
   bucket_arn               = module.storage.bucket_arn
   token_secret_arn         = module.security.token_secret_arn
   workers_group_name       = local.workers_group_name
@@ -129,7 +130,7 @@ module "identity" {
 module "filesystem" {
   source = "./modules/filesystem"
 
-  name                = var.name
+  name                = module.storage.name
   kind                = var.shared_filesystem
   lustre_capacity_gib = var.lustre_capacity_gib
   subnet_id           = module.network.private_subnet_id
@@ -175,7 +176,7 @@ locals {
 module "head" {
   source = "./modules/head"
 
-  name              = var.name
+  name              = module.storage.name
   ami_id            = local.head_ami_id
   instance_type     = data.aws_ec2_instance_type.head.instance_type
   subnet_id         = module.network.private_subnet_id
@@ -193,7 +194,7 @@ module "head" {
 module "workers" {
   source = "./modules/workers"
 
-  name                    = var.name
+  name                    = module.storage.name
   group_name              = local.workers_group_name
   ami_id                  = local.worker_ami_id
   root_device             = data.aws_ami.worker.root_device_name
@@ -218,7 +219,7 @@ module "workers" {
 module "observability" {
   source = "./modules/observability"
 
-  name               = var.name
+  name               = module.storage.name
   metric_namespace   = local.metric_namespace
   log_retention_days = var.log_retention_days
   alert_email        = var.alert_email
@@ -230,7 +231,7 @@ module "observability" {
 module "guardrails" {
   source = "./modules/guardrails"
 
-  name             = var.name
+  name             = module.storage.name
   monthly_usd      = var.monthly_budget_usd
   alerts_topic_arn = module.observability.alerts_topic_arn
   alert_email      = var.alert_email

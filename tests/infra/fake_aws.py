@@ -16,21 +16,29 @@ from typing import Any
 os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
 os.environ.setdefault("MOTO_AUTOSCALING_EXECUTION_MODE", "")
 
-from moto.autoscaling.models import FakeScalingPolicy, LifecycleHook
-from moto.autoscaling.responses import AutoScalingResponse
+from moto.autoscaling.models import FakeScalingPolicy, LifecycleHook, autoscaling_backends
+from moto.budgets.models import budgets_backends
 from moto.budgets.responses import BudgetsResponse
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.responses import ActionResult, BaseResponse, EmptyResult
+from moto.ec2.models import ec2_backends
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
-from moto.ec2.models.instances import Instance
+from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.launch_templates import LaunchTemplateVersion
 from moto.ec2.models.security_groups import SecurityGroupRule
 from moto.ec2.responses import EC2Response
-from moto.s3.models import FakeBucket
+from moto.efs.models import efs_backends
+from moto.iam.models import iam_backends
+from moto.logs.models import logs_backends
+from moto.s3.models import FakeBucket, s3_backends
+from moto.secretsmanager.models import secretsmanager_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.sns.models import sns_backends
 from moto.ssm.models import ParameterDict
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
 unknown_calls: list[str] = []
+ec2_placement_groups: dict[str, dict[str, Any]] = {}
 
 
 def refuse_unknown_calls() -> None:
@@ -50,7 +58,7 @@ def refuse_unknown_calls() -> None:
 
 
 def placement_groups() -> None:
-    groups: dict[str, dict[str, Any]] = {}
+    groups = ec2_placement_groups
 
     def create_placement_group(self: EC2Response) -> ActionResult:
         name = self._get_param("GroupName")
@@ -61,9 +69,7 @@ def placement_groups() -> None:
             "Strategy": self._get_param("Strategy"),
             "State": "available",
             "SpreadLevel": None,
-            "Tags": [
-                {"Key": key, "Value": value} for key, value in self._parse_tag_specification().get("placement-group", {}).items()
-            ],
+            "Tags": [{"Key": key, "Value": value} for key, value in self._parse_tag_specification().get("placement-group", {}).items()],
         }
         return ActionResult({"PlacementGroup": groups[name]})
 
@@ -85,9 +91,7 @@ def instance_calls() -> None:
         instances = [self.ec2_backend.get_instance(name) for name in self._get_param("InstanceIds")]
         for instance in instances:
             instance.monitoring_state = state
-        return ActionResult(
-            {"InstanceMonitorings": [{"InstanceId": item.id, "Monitoring": {"State": state}} for item in instances]}
-        )
+        return ActionResult({"InstanceMonitorings": [{"InstanceId": item.id, "Monitoring": {"State": state}} for item in instances]})
 
     def unmonitor_instances(self: EC2Response) -> ActionResult:
         return monitor_instances(self, "disabled")
@@ -196,6 +200,14 @@ def false_drift() -> None:
     prep_nics = Instance.prep_nics
     Instance.prep_nics = with_groups_of_interface
 
+    # moto takes any attribute that it does not know for an order to remove every security group.
+    change_groups = InstanceBackend.modify_instance_security_groups
+
+    def only_when_groups_are_given(self: InstanceBackend, instance_id: str, groups: list[str]) -> Instance:
+        return change_groups(self, instance_id, groups) if groups else self.get_instance(instance_id)
+
+    InstanceBackend.modify_instance_security_groups = only_when_groups_are_given
+
     association = NetworkInterface.association.fget
     NetworkInterface.association = property(lambda self: association(self) or None)
     SecurityGroupRule.description = property(lambda self: self.ip_range.get("Description") or self.source_group.get("Description"))
@@ -204,6 +216,31 @@ def false_drift() -> None:
 def add(response: type, *methods: Callable[..., Any]) -> None:
     for method in methods:
         setattr(response, method.__name__, method)
+
+
+def what_is_left() -> dict[str, int]:
+    """Counts of what clusters consist of, in the fake's one account; what AWS itself provides is left out."""
+    account, region = "123456789012", "us-east-1"
+    ec2, scaling = ec2_backends[account][region], autoscaling_backends[account][region]
+    iam, budgets = iam_backends[account]["aws"], budgets_backends[account]["aws"]
+    counts = {
+        "networks": sum(not network.is_default for network in ec2.vpcs.values()),
+        "instances": sum(item.state not in ("terminated", "shutting-down") for item in ec2.all_instances()),
+        "launch templates": len(ec2.launch_templates),
+        "NAT gateways": sum(gateway.state != "deleted" for gateway in ec2.nat_gateways.values()),
+        "addresses": len(ec2.addresses),
+        "placement groups": len(ec2_placement_groups),
+        "autoscaling groups": len(scaling.autoscaling_groups),
+        "buckets": len(s3_backends[account]["aws"].buckets),
+        "file systems": len(efs_backends[account][region].file_systems_by_id),
+        "roles": len(iam.roles),
+        "secrets": len(list(secretsmanager_backends[account][region].secrets.keys())),
+        "log groups": len(logs_backends[account][region].groups),
+        "alarms": len(cloudwatch_backends[account][region].alarms),
+        "topics": len(sns_backends[account][region].topics),
+        "budgets": len(budgets.budgets[account]),
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 class Quiet(WSGIRequestHandler):
@@ -216,6 +253,9 @@ class Fake(DomainDispatcherApplication):
         if environ["PATH_INFO"] == "/fake/unknown-calls":
             start_response("200 OK", [("Content-Type", "application/json")])
             return [json.dumps(unknown_calls).encode()]
+        if environ["PATH_INFO"] == "/fake/left":
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [json.dumps(what_is_left()).encode()]
         return super().__call__(environ, start_response)
 
 

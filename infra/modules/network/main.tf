@@ -10,9 +10,7 @@ resource "aws_vpc" "this" {
   cidr_block           = var.vpc_cidr
   enable_dns_support   = true
   enable_dns_hostnames = true
-
-  # The bucket stands first: when its name is taken, the apply ends before anything else is made.
-  tags = { Name = var.name, DataBucket = var.bucket_name }
+  tags                 = { Name = var.name }
 
   lifecycle {
     precondition {

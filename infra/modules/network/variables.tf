@@ -33,11 +33,6 @@ variable "interface_endpoints" {
   description = "Private endpoints for the AWS services that nodes need where there is no NAT gateway."
 }
 
-variable "bucket_name" {
-  type        = string
-  description = "The cluster's bucket, which must exist before the network is made."
-}
-
 variable "log_retention_days" {
   type        = number
   description = "Days that flow logs are kept."

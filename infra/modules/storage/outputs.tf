@@ -12,3 +12,9 @@ output "objects" {
   description = "Keys of the uploaded files, known once they are there; nodes wait for them."
   value       = [for object in aws_s3_object.files : object.key]
 }
+
+output "name" {
+  description = "The cluster's name, once the bucket exists: what uses it is made after the bucket, so a taken bucket name stops all."
+  value       = var.name
+  depends_on  = [aws_s3_bucket.this]
+}

@@ -1,3 +1,8 @@
+variable "name" {
+  type        = string
+  description = "Name of the cluster."
+}
+
 variable "bucket_name" {
   type        = string
   description = "Name of the bucket; unique over all of AWS."

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# One candidate on the hosts of HOSTFILE (lines "HOST slots=GPUS"), by the deepspeed launcher. Run it in a folder that all hosts share.
+#   launch/deepspeed.sh HOSTFILE CONFIG CYCLES [key=value ...]
+# NODE_RANK=0..N-1: no ssh; start this same command once on each host (what Slurm and other schedulers do).
+# GROVER_EXPORTS: names of further variables that must reach the other hosts, separated by spaces.
+set -euo pipefail
+
+if [ $# -lt 3 ]; then
+  sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+hostfile=$1 config=$2 cycles=$3
+shift 3
+for file in "$hostfile" "$config"; do
+  [ -r "$file" ] || { echo "deepspeed.sh: cannot read $file" >&2; exit 2; }
+done
+[[ $cycles =~ ^[0-9]+$ ]] || { echo "deepspeed.sh: CYCLES is the number of merges of a candidate, got '$cycles'" >&2; exit 2; }
+
+master=$(awk '!/^[[:space:]]*(#|$)/ {print $1; exit}' "$hostfile")
+[ -n "$master" ] || { echo "deepspeed.sh: $hostfile names no host" >&2; exit 2; }
+
+if [ -n "${NODE_RANK:-}" ]; then
+  where=(--no_ssh --node_rank "$NODE_RANK" --master_addr "${MASTER_ADDR:-$master}" --master_port "${MASTER_PORT:-29500}")
+else
+  # pdsh carries no variables of its own; the launcher writes those of this file before the command on each host.
+  exported=$(mktemp)
+  trap 'rm -f "$exported"' EXIT
+  for name in DS_ACCELERATOR OMP_NUM_THREADS TOKENIZERS_PARALLELISM NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME ${GROVER_EXPORTS:-}; do
+    if [ -n "${!name:-}" ]; then echo "$name=${!name}" >> "$exported"; fi
+  done
+  export DS_ENV_FILE=$exported
+  where=(--launcher pdsh --master_port "${MASTER_PORT:-29500}")
+fi
+
+deepspeed --hostfile "$hostfile" "${where[@]}" --module grover_dist.pretrain "$config" --cycles "$cycles" "$@"

@@ -47,11 +47,12 @@ class ContigTable:
     def record_index(self, name: str) -> int:
         """Raises UserError with the nearest names."""
         if name not in self._index_of_record:
+            same = [f"'{other}'" for other in self.record_names if other.removeprefix("chr") == name.removeprefix("chr")]
             raise UserError(
                 f"the genome has no record '{name}'",
                 got=name,
                 expected=f"one of its {len(self.record_names)} record names",
-                hint=f"nearest: {nearest(name, self.record_names)}; names are not translated here ('chr22' is not '22')",
+                hint=f"nearest: {', '.join(same) or nearest(name, self.record_names)}; write the name as the FASTA has it",
             )
         return self._index_of_record[name]
 

@@ -64,6 +64,7 @@ def test_json_round_trip():
     ("region", "message"),
     [
         (("chr9", 0, 1), r"no record 'chr9'.*nearest: .*'chr0'"),
+        (("0", 0, 1), r"no record '0'.*nearest: 'chr0'; write"),
         (("chr0", 5, 5), "empty or reversed"),
         (("chr0", 6, 2), "empty or reversed"),
         (("chr0", 0, 8), r"outside its record.*Expected: 0 to 7"),

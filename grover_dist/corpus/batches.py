@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from grover_dist.bpe.encode import encode_codes
 from grover_dist.config import MaskSettings
 from grover_dist.corpus.corpus import Corpus
-from grover_dist.corpus.counter_random import MASKS, stream_key
+from grover_dist.corpus.counter_random import MASKS, STRANDS, coins, stream_key
 from grover_dist.corpus.masking import mask_lines, start_threshold
 from grover_dist.corpus.order import sample_at
 from grover_dist.corpus.windows import Windows, WindowTable
@@ -22,7 +23,8 @@ _HELD_OUT_EPOCH = 0xFFFFFFFF  # the masks of held-out windows never change
 @dataclass(frozen=True)
 class MicroBatch:
     """One forward pass. input_ids int64[n, length], padded with 0; attention_mask int64[n, length]; masked_index int64[m]: positions in the
-    flattened input_ids, ascending; labels int64[m]. n_tokens: without [CLS], [SEP] and padding.
+    flattened input_ids, ascending; labels int64[m]. n_tokens: without [CLS], [SEP] and padding. weights: float32[m] of the masked tokens
+    in the loss, None where all weigh one.
     """
 
     input_ids: np.ndarray
@@ -31,6 +33,7 @@ class MicroBatch:
     labels: np.ndarray
     n_bases: int
     n_tokens: int
+    weights: np.ndarray | None = None
 
     @property
     def padding_share(self) -> float:
@@ -43,7 +46,11 @@ class MaskedBatches:
 
     Sample i of the run is window `sample_at(i mod n)` of epoch i // n. Step s holds samples s * batch_windows and following; rank r of w
     takes every w-th from the r-th, sorts its own by length and cuts them into micro-batches of equal window count (give or take one). All
-    ranks have the same number of micro-batches. Masks are keyed by (seed, epoch, window), so neither ranks nor micro-batches change them.
+    ranks have the same number of micro-batches. Masks and strands are keyed by (seed, epoch, window), so neither ranks nor micro-batches
+    change them.
+
+    reverse_complement: half of the samples are shown as their other strand, tokenized anew and cut to the longest window; never held-out
+    ones. soft_mask_weight: of a lower-case base in the loss; a token weighs the mean of its bases.
     """
 
     corpus: Corpus
@@ -53,6 +60,8 @@ class MaskedBatches:
     batch_windows: int
     micro_batch_windows: int
     mask: MaskSettings
+    reverse_complement: bool = False
+    soft_mask_weight: float = 1.0
 
     def step(self, step: int, rank: int = 0, world: int = 1) -> list[MicroBatch]:
         """The micro-batches of one rank in one optimizer step."""
@@ -97,13 +106,19 @@ class MaskedBatches:
 
     def _micro_batch(self, table: WindowTable, epochs: np.ndarray, indices: np.ndarray) -> MicroBatch:
         chosen = table.take(indices)
-        width = int(chosen.n_tokens.max()) + _SPECIALS
+        lengths = chosen.n_tokens.astype(np.int64)
+        turned = self._other_strand(chosen, epochs, indices)
+        width = max([int(lengths.max()), *(len(ids) for ids in turned.values())]) + _SPECIALS
         input_ids = np.zeros((len(indices), width), np.int64)
         self.corpus.ids_of_windows(chosen.row_start, chosen.row_stop, self.cycles, input_ids, column=1)
-        lengths = chosen.n_tokens.astype(np.int64)
-        lines = np.arange(len(indices))
+        for line, ids in turned.items():
+            lengths[line] = len(ids)
+            input_ids[line] = 0
+            input_ids[line, 1 : len(ids) + 1] = ids
         input_ids[:, 0] = CLS_ID
-        input_ids[lines, lengths + 1] = SEP_ID
+        input_ids[np.arange(len(indices)), lengths + 1] = SEP_ID
+        original = input_ids.copy() if self.soft_mask_weight != 1 else None
+        n_bases = int(self.corpus.vocabulary.lengths(self.cycles)[input_ids].sum()) if turned else chosen.n_bases
         key, threshold = stream_key(self.seed, MASKS), start_threshold(self.mask)
         vocab_size = self.cycles + FIRST_MERGE_ID
         masked_index, labels = mask_lines(input_ids, lengths, epochs, indices, key, vocab_size, threshold, self.mask.span)
@@ -112,6 +127,31 @@ class MaskedBatches:
             attention_mask=(np.arange(width) < (lengths + _SPECIALS)[:, None]).astype(np.int64),
             masked_index=masked_index,
             labels=labels,
-            n_bases=chosen.n_bases,
+            n_bases=n_bases,
             n_tokens=int(lengths.sum()),
+            weights=None if original is None else self._weights(original, chosen, turned)[masked_index],
         )
+
+    def _other_strand(self, chosen: WindowTable, epochs: np.ndarray, indices: np.ndarray) -> dict[int, np.ndarray]:
+        """Ids of the windows that are shown as their reverse complement, by line."""
+        if not self.reverse_complement or epochs[0] == _HELD_OUT_EPOCH:
+            return {}
+        lines = np.flatnonzero(coins(stream_key(self.seed, STRANDS), epochs, indices))
+        longest = int(self.windows.train.n_tokens.max())
+        found = {}
+        for line in lines.tolist():
+            codes = 3 - self.corpus.store.base(int(chosen.row_start[line]), int(chosen.row_stop[line]))[::-1]
+            found[line] = encode_codes(codes, self.corpus.vocabulary, self.cycles)[:longest]
+        return found
+
+    def _weights(self, original: np.ndarray, chosen: WindowTable, turned: dict[int, np.ndarray]) -> np.ndarray:
+        """float32, flat over the batch: the mean weight of each token's bases."""
+        bases = self.corpus.vocabulary.lengths(self.cycles)[original].astype(np.int64)  # 0 for special ids
+        weights = np.ones(original.shape, np.float32)
+        for line, counts in enumerate(bases):
+            soft = self.corpus.store.masked(int(chosen.row_start[line]), int(chosen.row_stop[line]))
+            before = np.concatenate([[0], np.cumsum(soft[::-1] if line in turned else soft)])
+            ends = np.cumsum(counts)
+            share = (before[ends] - before[ends - counts]) / np.maximum(counts, 1)
+            weights[line] = 1 - (1 - self.soft_mask_weight) * share
+        return weights.ravel()

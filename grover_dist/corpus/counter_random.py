@@ -36,3 +36,13 @@ def philox(key, c0, c1, c2, c3):
 def below(number, bound):
     """A uint32 scaled to 0..bound - 1 (Lemire's multiply-shift; the bias is bound / 2**32)."""
     return (uint64(number) * uint64(bound)) >> _HIGH
+
+
+@njit(cache=True, nogil=True)
+def coins(key, epochs, samples):
+    """A fair coin for each (epoch, sample): bool[n]."""
+    out = np.empty(len(samples), np.bool_)
+    for i in range(len(samples)):
+        number, _, _, _ = philox(key, 0, 0, epochs[i], samples[i])
+        out[i] = number >> 31 != 0
+    return out

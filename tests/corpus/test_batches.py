@@ -9,6 +9,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
+from grover_dist.bpe.encode import encode_codes
 from grover_dist.config import MaskSettings
 from grover_dist.corpus.batches import MaskedBatches, MicroBatch
 from grover_dist.corpus.windows import make_windows
@@ -114,6 +115,80 @@ def test_held_out_windows_have_fixed_masks(batches):
     everything = batches.held_out(10**9)
     assert sum(len(batch.input_ids) for batch in everything) == n
     assert not set(lines(everything)) & set(lines(batches.step(0)))
+
+
+@pytest.fixture(scope="module")
+def both_strands(batches) -> MaskedBatches:
+    return replace(batches, reverse_complement=True, soft_mask_weight=0.25)
+
+
+def shown_windows(batches: MaskedBatches, learned) -> list[tuple[str, list[int]]]:
+    """Text and ids of each window of some steps, unmasked, in the order of the forward windows' lengths."""
+    strings, found = learned.corpus.vocabulary.strings(), []
+    for step in range(6):
+        for batch in replace(batches, micro_batch_windows=1).step(step):
+            ids = batch.input_ids.copy()
+            ids.reshape(-1)[batch.masked_index] = batch.labels
+            tokens = ids[ids >= 5].tolist()
+            found.append(("".join(strings[token] for token in tokens), tokens))
+            assert batch.n_tokens == len(tokens)
+            assert batch.n_bases == len(found[-1][0])
+    return found
+
+
+def test_half_of_the_samples_show_their_other_strand_tokenized_anew(batches, both_strands, learned):
+    longest = int(batches.windows.train.n_tokens.max())
+    forward, shown = shown_windows(batches, learned), shown_windows(both_strands, learned)
+    turned = 0
+    for (plain, plain_tokens), (text, tokens) in zip(forward, shown, strict=True):
+        if text == plain:
+            assert tokens == plain_tokens
+            continue
+        turned += 1
+        other = plain[::-1].translate(str.maketrans("ACGT", "TGCA"))
+        assert text == other or (other.startswith(text) and len(tokens) == longest)
+        assert (
+            tokens
+            == encode_codes(np.array(["ACGT".index(letter) for letter in other], np.uint8), learned.corpus.vocabulary, 60)[
+                :longest
+            ].tolist()
+        )
+    assert turned / len(shown) == pytest.approx(0.5, abs=5 * np.sqrt(0.25 / len(shown)))
+
+
+def test_strands_do_not_depend_on_ranks(both_strands):
+    parts = [both_strands.step(4, rank, 3) for rank in range(3)]
+    assert sorted(chain.from_iterable(map(lines, parts))) == lines(both_strands.step(4))
+    assert lines(both_strands.held_out(30)) == lines(replace(both_strands, reverse_complement=False).held_out(30))
+
+
+def test_soft_masked_bases_weigh_less(both_strands, learned):
+    """Each window by itself, the bases of its tokens one by one."""
+    made = replace(both_strands, micro_batch_windows=1, reverse_complement=False)
+    assert replace(made, soft_mask_weight=1.0).step(0)[0].weights is None
+    table, lengths = made.windows.train, learned.corpus.vocabulary.lengths(60)
+    seen = []
+    for step in range(8):
+        _, indices = made.samples(step)
+        order = np.argsort(-table.n_tokens[indices], kind="stable")
+        for index, batch in zip(indices[order], made.step(step), strict=True):
+            ids = batch.input_ids[0].copy()
+            ids[batch.masked_index] = batch.labels
+            ends = np.cumsum(lengths[ids].astype(int))
+            soft = learned.store.masked(int(table.row_start[index]), int(table.row_stop[index]))
+            expected = [np.where(soft[ends[at] - lengths[ids[at]] : ends[at]], 0.25, 1.0).mean() for at in batch.masked_index]
+            assert batch.weights == pytest.approx(np.array(expected))
+            seen += expected
+    assert {0.25, 1.0} <= set(seen)
+
+
+def test_weights_of_the_other_strand_lie_on_the_same_bases(both_strands):
+    """Nearly everything is masked, so a window's weights add up to the same on both strands."""
+    made = replace(both_strands, mask=MaskSettings(fraction=0.9999999), micro_batch_windows=1)
+    lengths = made.corpus.vocabulary.lengths(60)
+    for turned, plain in zip(made.step(1), replace(made, reverse_complement=False).step(1), strict=True):
+        if turned.n_bases == plain.n_bases:
+            assert (turned.weights * lengths[turned.labels]).sum() == pytest.approx((plain.weights * lengths[plain.labels]).sum(), rel=1e-5)
 
 
 def test_special_ids_are_never_masked_or_drawn(batches):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from grover_dist.bpe.vocabulary import FIRST_BASE_ID, Vocabulary
 
 
 def hostile_contig(rng: random.Random) -> list[int]:
-    """A run of one base, a repeat of period 2 or 3, a two-letter or a random sequence, with a repeat spliced in now and then; 1 to 90 bases."""
+    """A run of one base, a repeat of period 2 or 3, a two-letter or a random sequence, some with a run spliced in."""
     n = rng.choice([1, 1, 2, 3, 5, 8, 13, 30, 60, 90])
     kind = rng.randrange(6)
     if kind == 0:
@@ -42,10 +43,7 @@ def make_partitions(contigs: Sequence[Sequence[int]], cuts: Sequence[int], **opt
     bases = np.concatenate([np.asarray(contig, np.uint8) for contig in contigs])
     starts = np.cumsum([0, *map(len, contigs)])[:-1]
     edges = [0, *cuts, len(bases)]
-    return [
-        Partition(bases[a:b], starts[(starts > a) & (starts < b)] - a, bool(np.isin(a, starts)), **options)
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    return [Partition(bases[a:b], starts[(starts > a) & (starts < b)] - a, bool(np.isin(a, starts)), **options) for a, b in pairwise(edges)]
 
 
 def learn_levels(contigs: Sequence[Sequence[int]], cuts: Sequence[int], cycles: int, **options) -> tuple[Vocabulary, np.ndarray]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ def test_cuts_cover_all_rows_and_are_balanced(lengths, parts):
     starts = np.cumsum([0, *lengths])
     ranges = cut(starts[:-1], int(starts[-1]), parts)
     assert len(ranges) == parts and ranges[0][0] == 0 and ranges[-1][1] == starts[-1]
-    assert all(a[1] == b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(ranges))
     even = int(starts[-1]) / parts
     assert all(abs((stop - start) - even) <= even / 32 + 2 for start, stop in ranges)
 

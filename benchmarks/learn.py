@@ -4,9 +4,9 @@ python benchmarks/learn.py                                  # all systems that c
 python benchmarks/learn.py --peer-python VENV/bin/python    # peers from an environment of their own
 python benchmarks/learn.py --inputs real-13 --cycles 600 --repeats 3 --systems ours lean sentencepiece
 
-Every measurement runs in a process of its own, on one thread unless the row says otherwise; the best of the repeats is kept. What is timed is learning
-only: no imports, no compilation (a small genome is learned first), no reading of the genome by us. Real DNA is the chr22 piece and yeast from
-GROVER_DATA as one unbroken sequence; peers that cannot take one get words of 1,000 bases, which spares them work.
+Every measurement runs in a process of its own, on one thread unless the row says otherwise; the best of the repeats is kept. What is timed
+is learning only: no imports, no compilation (a small genome is learned first), no reading of the genome by us. Real DNA is the chr22 piece
+and yeast from GROVER_DATA as one unbroken sequence; peers that cannot take one get words of 1,000 bases, which spares them work.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def real_genome(data: Path) -> np.ndarray:
         lut[base] = lut[base + 32] = code
     codes = []
     for name in ("human/hg19_chr22_1-22000000.fa.gz", "yeast/R64-1-1.fa.gz"):
-        lines = [line for line in gzip.open(data / name).read().split(b"\n") if not line.startswith(b">")]
+        with gzip.open(data / name) as handle:
+            lines = [line.strip() for line in handle if not line.startswith(b">")]
         found = lut[np.frombuffer(b"".join(lines), np.uint8)]
         codes.append(found[found < 4])
     return np.concatenate(codes)[:13_000_000]
@@ -168,14 +169,14 @@ def measure_peer(system: str, path: Path, cycles: int) -> dict[str, float]:
             import youtokentome
 
             file.write_text(text + "\n")
-            del text, words
+            del text
             return measured(
                 lambda: youtokentome.BPE.train(data=str(file), model=str(file) + ".model", vocab_size=cycles + 9, coverage=1.0, n_threads=1)
             )
         import sentencepiece
 
         file.write_text("\n".join(words) + "\n")
-        del text, words
+        del text
         return measured(
             lambda: sentencepiece.SentencePieceTrainer.train(
                 input=str(file), model_prefix=str(file), model_type="bpe", vocab_size=cycles + 7, character_coverage=1.0, num_threads=1,

@@ -63,7 +63,8 @@ class MergeLog:
             at += _RECORD.size
         if at != len(content):
             say(
-                f"merge log {path.name}: damaged after {len(merges)} merges ({len(content) - at} bytes cut off); going on from the last good merge"
+            lost = f"{len(content) - at} bytes are cut off, going on from the last good merge"
+            say(f"merge log {path.name}: damaged after {len(merges)} merges; {lost}")
             )
             os.truncate(path, at)
         return cls(path, open(path, "ab"), seed, merges)

@@ -62,10 +62,8 @@ class MergeLog:
             merges.append((left, right, count))
             at += _RECORD.size
         if at != len(content):
-            say(
             lost = f"{len(content) - at} bytes are cut off, going on from the last good merge"
             say(f"merge log {path.name}: damaged after {len(merges)} merges; {lost}")
-            )
             os.truncate(path, at)
         return cls(path, open(path, "ab"), seed, merges)
 

@@ -138,7 +138,11 @@ def build_corpus(
             shutil.rmtree(store, ignore_errors=True)
             store.mkdir()
             metadata = {"learner": vocabulary_digest(vocabulary), "genome": genome.digest, "cycles": vocabulary.cycles}
-            names = call(workers, "write_parts", [(str(store), metadata)] * len(workers))
+            try:
+                names = call(workers, "write_parts", [(str(store), metadata)] * len(workers))
+            except Exception:  # a full disk, perhaps: half a store helps nobody, the merges are in their log
+                shutil.rmtree(store, ignore_errors=True)
+                raise
             return vocabulary, list(chain.from_iterable(names))
 
         for failures_left in reversed(range(config.resources.max_failures + 1)):

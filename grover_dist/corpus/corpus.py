@@ -170,6 +170,10 @@ class Corpus:
         """
         table = self.table(cycles)
         row_start, row_stop = np.asarray(row_start, np.int64), np.asarray(row_stop, np.int64)
+        if len(row_start) == 0:
+            return
+        if row_start.min() < 0 or row_stop.max() > self.store.n_rows or (row_start >= row_stop).any():
+            raise IndexError(f"a window is empty, reversed or not inside rows 0..{self.store.n_rows}")
         store = self.store
         batch = np.searchsorted(store.batch_edges, row_start, side="right") - 1
         crossing = row_stop > store.batch_edges[batch + 1]

@@ -86,6 +86,16 @@ def test_windows_are_the_same_rows(learned, rechunked):
         assert (again[:, [0, 1, 32]] == -7).all()
 
 
+@pytest.mark.parametrize("window", [(-1, 5), (5, 5), (7, 3), (5, 10**9)])
+def test_windows_that_are_not_there(learned, window):
+    with pytest.raises(IndexError, match="a window is empty"):
+        learned.corpus.ids_of_windows(np.array([window[0]]), np.array([window[1]]), 5, np.zeros((1, 99), np.int64))
+
+
+def test_no_window(learned):
+    learned.corpus.ids_of_windows(np.empty(0, np.int64), np.empty(0, np.int64), 5, np.zeros((0, 9), np.int64))
+
+
 def test_rows_inside_a_token(learned):
     starts = learned.corpus.starts_of_rows(0, 5_000, CYCLES)
     inside = int(np.setdiff1d(np.arange(5_000), starts)[0])

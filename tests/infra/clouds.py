@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +37,24 @@ def tool_python(module: str) -> str:
     """An interpreter that has `module`: this one, or that of GROVER_INFRA_PYTHON or .venv-infra (the extra `infra`)."""
     if importlib.util.find_spec(module):
         return sys.executable
-    for candidate in (os.environ.get("GROVER_INFRA_PYTHON"), REPOSITORY / ".venv-infra/bin/python"):
-        if candidate and Path(candidate).is_file():
-            found = subprocess.run([candidate, "-c", f"import {module}"], capture_output=True)
-            if found.returncode == 0:
-                return str(candidate)
+    for candidate in _tool_interpreters():
+        if subprocess.run([candidate, "-c", f"import {module}"], capture_output=True).returncode == 0:
+            return candidate
     pytest.skip(f"no interpreter with {module}: make .venv-infra with the extra `infra`, or set GROVER_INFRA_PYTHON")
+
+
+def tool(name: str) -> str:
+    """A command from the PATH, or from beside the interpreters of `tool_python`."""
+    folders = [str(Path(candidate).parent) for candidate in _tool_interpreters()]
+    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(folders))
+    if found is None:
+        pytest.skip(f"no {name}: make .venv-infra with the extra `infra`, or set GROVER_INFRA_PYTHON")
+    return found
+
+
+def _tool_interpreters() -> list[str]:
+    candidates = (os.environ.get("GROVER_INFRA_PYTHON"), REPOSITORY / ".venv-infra/bin/python")
+    return [str(candidate) for candidate in candidates if candidate and Path(candidate).is_file()]
 
 
 @dataclass(frozen=True)
@@ -80,3 +96,41 @@ class Fake:
     def left(self) -> dict[str, int]:
         """How much of what a cluster consists of the fake still holds."""
         return self.get("/fake/left")
+
+    def call(self, service: str, action: str, body: dict[str, Any]) -> Any:
+        """One call of a JSON service."""
+        headers = {
+            "X-Amz-Target": f"{service}.{action}",
+            "Content-Type": "application/x-amz-json-1.1",
+            "Authorization": f"AWS4-HMAC-SHA256 Credential=fake/20260101/us-east-1/{service}/aws4_request",
+        }
+        request = urllib.request.Request(self.url, data=json.dumps(body).encode(), headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def fake_server(folder: Path, host: str = "127.0.0.1") -> Iterator[Fake]:
+    """The fake of AWS on a free port of `host`; its words go to a log in `folder`."""
+    python = tool_python("moto")
+    with socket.socket() as free:
+        free.bind((host, 0))
+        port = free.getsockname()[1]
+    log = folder / "fake.log"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    with log.open("w") as words:
+        command = [python, str(Path(__file__).with_name("fake_aws.py")), str(port), host]
+        process = subprocess.Popen(command, stdout=words, stderr=words, env=environment)
+    found = Fake(f"http://{host}:{port}")
+    try:
+        for _ in range(240):
+            try:
+                found.unknown_calls()
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.5)
+        yield found
+    finally:
+        process.terminate()
+        process.wait(timeout=20)

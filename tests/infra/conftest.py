@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clouds import REPOSITORY, Fake, Terraform, plugin_folder, tool_python
+
+from tests.infra.clouds import REPOSITORY, Fake, Terraform, fake_server, plugin_folder
 
 
 @pytest.fixture(scope="session")
@@ -50,29 +49,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fake]:
-    python = tool_python("moto")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("fake") / "fake.log"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    with log.open("w") as words:
-        process = subprocess.Popen(
-            [python, str(Path(__file__).with_name("fake_aws.py")), str(port)], stdout=words, stderr=words, env=environment
-        )
-    found = Fake(f"http://127.0.0.1:{port}")
-    try:
-        for _ in range(120):
-            try:
-                found.unknown_calls()
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.5)
+    with fake_server(tmp_path_factory.mktemp("fake")) as found:
         yield found
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clouds import REPOSITORY, Fake, Terraform
-from ports import open_to_outside, resources
+
+from tests.infra.clouds import REPOSITORY, Fake, Terraform
+from tests.infra.ports import open_to_outside, resources
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import urllib.request
 
 import pytest
-from clouds import Fake, Terraform
+
+from tests.infra.clouds import Fake, Terraform
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from clouds import REPOSITORY, Terraform
+
+from tests.infra.clouds import REPOSITORY, Terraform
 
 INFRA = REPOSITORY / "infra"
 VARIABLE = re.compile(r'^variable "(\w+)" \{\n(.*?)^\}', re.MULTILINE | re.DOTALL)

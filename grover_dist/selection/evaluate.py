@@ -14,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
+from safetensors.torch import load_file
+from transformers.models.bert.modeling_bert import BertForSequenceClassification
 
 from grover_dist.bpe.vocabulary import Vocabulary
 from grover_dist.config import Config, HeadSettings
@@ -65,7 +68,7 @@ class _Evaluation:
         self.progress = run.logs / f"kmer-c{cycles}.jsonl"
 
     def load(self, vocabulary: Vocabulary, task: KmerTask, trunk: Path) -> None:
-        self.task, self.trunk = task, trunk
+        self.task, self.trunk_weights = task, trunk_weights(trunk)
         self.train_tokens = tokens_of_codes(task.train.inputs, vocabulary, self.cycles)
         self.held_out_tokens = tokens_of_codes(task.held_out.inputs, vocabulary, self.cycles)
         self.twin_config = bert_config(self.config.model, self.cycles + 9)
@@ -90,7 +93,9 @@ class _Evaluation:
     def run_arm(self, seed: int, k: int, arm: str, number: int, of: int) -> None:
         started = time.perf_counter()
         head_seed = _derived_seed(self.config.seed, seed)
-        model = classifier(self.trunk if arm == "pretrained" else self.twin_config, 4**k, seed=head_seed)
+        model = classifier(self.twin_config, 4**k, seed=head_seed)
+        if arm == "pretrained":  # the twin's head, on another trunk
+            set_trunk(model, self.trunk_weights)
         labels = [self.task.train.labels(k), self.task.held_out.labels(k)]
         if self.head.freeze_trunk:
             examples = self.frozen_examples(model, arm, head_seed, labels)
@@ -162,6 +167,19 @@ class _Evaluation:
         }
         shown = ", ".join(f"k={k} {mean['pretrained'][str(k)]:.2%} (twin {mean['twin'][str(k)]:.2%})" for k in self.task.ks)
         self.say(f"kmer c{self.cycles}: {shown}")
+
+
+def trunk_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a pretrained model's trunk under the names that `BertModel` gives them."""
+    return {
+        name.removeprefix("bert."): value for name, value in load_file(folder / "model.safetensors").items() if name.startswith("bert.")
+    }
+
+
+def set_trunk(model: BertForSequenceClassification, weights: dict[str, torch.Tensor]) -> None:
+    """Put pretrained weights into the trunk. Reading them from a folder each time would cost half a second an arm. The pooler stays new."""
+    outcome = model.bert.load_state_dict(weights, strict=False)
+    assert not outcome.unexpected_keys and all(name.startswith("pooler.") for name in outcome.missing_keys), outcome
 
 
 def _derived_seed(seed: int, index: int) -> int:

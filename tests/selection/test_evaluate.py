@@ -169,3 +169,17 @@ def test_a_larger_candidate_than_was_learned_is_refused(random_run, random_model
             random_run.config, random_run.run, random_models.learned, random_run.task, random_models.pretrained[60],
             cycles=99, ranks=ranks, say=lambda text: None,
         )  # fmt: skip
+
+
+def test_the_pretrained_arm_holds_the_weights_that_transformers_loads(random_run, random_models):
+    from grover_dist.model.bert import bert_config, classifier
+
+    folder = random_models.pretrained[20].file("model")
+    model = classifier(bert_config(random_run.config.model, 29), 16, seed=5)
+    twin = {name: value.clone() for name, value in model.state_dict().items()}
+    evaluate.set_trunk(model, evaluate.trunk_weights(folder))
+    loaded = classifier(folder, 16, seed=5).state_dict()
+    for name, value in model.state_dict().items():
+        new = name.startswith(("classifier.", "bert.pooler."))
+        assert value.equal(twin[name] if new else loaded[name]), name
+    assert not model.state_dict()["bert.embeddings.word_embeddings.weight"].equal(twin["bert.embeddings.word_embeddings.weight"])

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from grover_dist.bpe.learn import WorkerLost, call_local, learn
+from grover_dist.bpe.learn import WorkerGroup, call_local, learn
 from grover_dist.bpe.merge_log import MergeLog
 from grover_dist.bpe.partition import Partition
-from grover_dist.bpe.vocabulary import Vocabulary
 from grover_dist.config import Config
 from grover_dist.corpus.corpus import vocabulary_digest
 from grover_dist.corpus.store import BATCH_ROWS, part_name, write_part
+from grover_dist.errors import UserError
 from grover_dist.genome.contigs import ContigTable
 from grover_dist.genome.stage import open_genome
 from grover_dist.run_dir import Artifact, RunDir, Work
@@ -54,7 +54,7 @@ class PartitionWorker:
             inside,
             bool(np.isin(row_start, starts)),
             threads=threads,
-            memory="fast" if memory == "auto" else memory,
+            memory=memory,
         )
 
     def start(self) -> bytes:
@@ -122,37 +122,39 @@ def build_corpus(
     call(workers, method, args_per_worker) reaches them. A killed stage goes on from the merges in its log. UserError where the genome
     supports fewer cycles than asked for.
     """
+    if config.bpe.strand != "forward":
+        raise UserError("learning on both strands is not there yet", where="bpe.strand", got=config.bpe.strand, expected="forward")
 
     def write(work: Work) -> None:
         opened = open_genome(genome)
         store = work.path / "store"
         ranges = worker_ranges(opened.n_rows, n_workers)
 
+        revivals = 0
+
         def revive(index: int) -> Any:
+            nonlocal revivals
+            revivals += 1
+            if revivals > config.resources.max_failures * len(ranges):
+                raise UserError(
+                    "workers of the learner are lost again and again",
+                    where="resources",
+                    got=f"{revivals} losses",
+                    hint="most often a node's memory ran out: set resources.bpe_memory=lean or more resources.bpe_actors, then run again",
+                )
             return make_workers(str(genome.path), [ranges[index]])[0]
 
-        def learn_and_store() -> tuple[Vocabulary, list[str]]:
-            workers = make_workers(str(genome.path), ranges)
-            with MergeLog.open(work.file("merges.log"), genome.digest, strand=config.bpe.strand, say=say) as log:
-                vocabulary = learn(workers, config.bpe.cycles, call=call, revive=revive, log=log, say=say)
+        group = WorkerGroup(make_workers(str(genome.path), ranges), call=call, revive=revive, say=say)
+        with MergeLog.open(work.file("merges.log"), genome.digest, strand=config.bpe.strand, say=say) as log:
+            vocabulary = learn(group, config.bpe.cycles, log=log, say=say)
+        shutil.rmtree(store, ignore_errors=True)
+        store.mkdir()
+        metadata = {"learner": vocabulary_digest(vocabulary), "genome": genome.digest, "cycles": vocabulary.cycles}
+        try:
+            names = list(chain.from_iterable(group.call("write_parts", [(str(store), metadata)] * len(ranges))))
+        except Exception:  # a full disk, perhaps: half a store helps nobody, the merges are in their log
             shutil.rmtree(store, ignore_errors=True)
-            store.mkdir()
-            metadata = {"learner": vocabulary_digest(vocabulary), "genome": genome.digest, "cycles": vocabulary.cycles}
-            try:
-                names = call(workers, "write_parts", [(str(store), metadata)] * len(workers))
-            except Exception:  # a full disk, perhaps: half a store helps nobody, the merges are in their log
-                shutil.rmtree(store, ignore_errors=True)
-                raise
-            return vocabulary, list(chain.from_iterable(names))
-
-        for failures_left in reversed(range(config.resources.max_failures + 1)):
-            try:
-                vocabulary, names = learn_and_store()
-                break
-            except WorkerLost:  # while writing; `learn` revives its own
-                if not failures_left:
-                    raise
-                say("learn: a worker was lost while it wrote the store; all workers start again from the merges")
+            raise
         vocabulary.write(work.path)
         work.write_json("contigs.json", opened.contigs.to_json())
         work.file("merges.log").unlink()

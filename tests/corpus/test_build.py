@@ -101,7 +101,7 @@ def test_an_interrupted_stage_goes_on_and_ends_with_the_same_files(learned, fres
         assert any("in the log" in line for line in said)
 
 
-@pytest.mark.parametrize(("method", "expected"), [("round", [3, 1, 1]), ("write_parts", [3, 3, 3])])
+@pytest.mark.parametrize(("method", "expected"), [("round", [3, 1, 1]), ("write_parts", [3, 1, 1])])
 def test_a_lost_worker_is_made_again(learned, fresh, method, expected):
     lost = []
 
@@ -120,6 +120,23 @@ def test_a_lost_worker_is_made_again(learned, fresh, method, expected):
     artifact = build_corpus(*fresh, n_workers=3, make_workers=make_workers, call=call, say=quiet)
     assert artifact.manifest["files"] == learned.artifact.manifest["files"]
     assert [len(ranges) for ranges in made] == expected
+
+
+def test_workers_that_die_for_ever(fresh):
+    def call(workers, name, args):
+        if name == "round":
+            raise WorkerLost(0)
+        return call_local(workers, name, args)
+
+    with pytest.raises(UserError, match="lost again and again"):
+        build_corpus(*fresh, n_workers=2, call=call, say=quiet)
+
+
+def test_learning_on_both_strands_is_refused_not_ignored(settings_for, hostile_fasta, tmp_path):
+    config = settings_for(tmp_path / "run", hostile_fasta, bpe={"strand": "symmetric", "cycles": 20}, pretrain={"candidates": [20]})
+    run = RunDir.open(config)
+    with pytest.raises(UserError, match="both strands"):
+        build_corpus(config, run, build_genome(config, run, say=quiet), say=quiet)
 
 
 def test_more_cycles_than_the_genome_supports(settings_for, tmp_path):

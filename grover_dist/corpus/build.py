@@ -127,7 +127,8 @@ def build_corpus(
 
     def write(work: Work) -> None:
         opened = open_genome(genome)
-        store = work.path / "store"
+        # Workers may have another working folder.
+        genome_path, store = str(genome.path.resolve()), work.path.resolve() / "store"
         ranges = worker_ranges(opened.n_rows, n_workers)
 
         revivals = 0
@@ -142,9 +143,9 @@ def build_corpus(
                     got=f"{revivals} losses",
                     hint="most often a node's memory ran out: set resources.bpe_memory=lean or more resources.bpe_actors, then run again",
                 )
-            return make_workers(str(genome.path), [ranges[index]])[0]
+            return make_workers(genome_path, [ranges[index]])[0]
 
-        group = WorkerGroup(make_workers(str(genome.path), ranges), call=call, revive=revive, say=say)
+        group = WorkerGroup(make_workers(genome_path, ranges), call=call, revive=revive, say=say)
         with MergeLog.open(work.file("merges.log"), genome.digest, strand=config.bpe.strand, say=say) as log:
             vocabulary = learn(group, config.bpe.cycles, log=log, say=say)
         shutil.rmtree(store, ignore_errors=True)

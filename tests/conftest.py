@@ -21,3 +21,11 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}; set GROVER_DATA")
     return path
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory):
+    """A run on a small synthetic genome for the tests of analysis and report; see tests/synthetic_run.py. Read it, do not change it."""
+    from tests.synthetic_run import build
+
+    return build(tmp_path_factory.mktemp("small"))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from grover_dist.analysis.context_tables import context_tables, repeat_tables
 from grover_dist.analysis.correlation import Correlations, differ, false_discovery_rate, spearman
 from grover_dist.analysis.devices import to_device
+from grover_dist.analysis.regions import probe_rows, region_probes
 from grover_dist.analysis.token_statistics import TokenStatistics, token_statistics
 from grover_dist.config import Config
 from grover_dist.corpus.batches import MaskedBatches, MicroBatch
@@ -139,7 +141,10 @@ def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles
     table, summary["repeats"] = repeat_tables(corpus, cycles, statistics, performance.tests, performance.first, config.seed)
     if table is not None:
         _write_arrow(work, "repeats.arrow", table)
-    summary["findings"] = [*findings(summary), *summary["context"]["findings"], *summary["repeats"]["findings"]]
+    probes, sentences = region_probes(config, corpus, cycles, {"trained": model, "twin": twin})
+    summary["regions"] = {"findings": sentences, "probes": probe_rows(probes)}
+    deeper = (summary[part]["findings"] for part in ("context", "repeats", "regions"))
+    summary["findings"] = [*findings(summary), *chain.from_iterable(deeper)]
     work.write_json("analysis.json", summary)
     return summary
 

@@ -112,6 +112,33 @@ def repeats_section(analysis: Artifact | None) -> PageSection | None:
     return section
 
 
+def regions_section(analysis: Artifact | None) -> PageSection | None:
+    if analysis is None:
+        return None
+    section = PageSection("regions", "Regions")
+    summary = read_summary(analysis)["regions"]
+    section.text(
+        "Embeddings of held-out windows, asked for the class of their window by a linear probe and by nearest neighbours; a genome block "
+        "is never on both sides. A relation counts only where it beats shuffled labels, composition alone and the untrained twin."
+    )
+    section.text(" ".join(f"{sentence}." for sentence in summary["findings"]))
+    columns = [
+        Column("labels", "label", number=False),
+        Column("classes", "classes", number=False),
+        Column("windows", "windows", integer),
+        Column("readout", "readout", number=False),
+        Column("probe", "probe", number=False),
+        Column("balanced accuracy", "accuracy", percent),
+        Column("shuffled", "shuffled_labels", percent),
+        Column("composition", "composition", percent),
+        Column("twin", "untrained_twin", percent),
+        Column("relation", lambda row: "yes" if row["found"] else "no", number=False),
+    ]
+    if summary["probes"]:
+        section.table(summary["probes"], columns)
+    return section
+
+
 def finetune_section(finetuned: Sequence[Artifact]) -> PageSection:
     section = PageSection("tasks", "Fine-tuned tasks")
     if not finetuned:

@@ -13,6 +13,7 @@ from grover_dist.report.analysis_sections import (
     embeddings_section,
     finetune_section,
     provenance_section,
+    regions_section,
     repeats_section,
     truths_section,
 )
@@ -58,7 +59,7 @@ def _page(config: Config, by_stage: Mapping[str, Sequence[Artifact]], truths: Se
     chosen = decision["chosen"] if decision else None
     sections = [truths_section(truths)] if truths is not None else []
     analysis = _last(by_stage, "analysis")
-    embedding_sections = [make(analysis) for make in (embeddings_section, context_section, repeats_section)]
+    embedding_sections = [make(analysis) for make in (embeddings_section, context_section, repeats_section, regions_section)]
     sections += [
         genome_section(_last(by_stage, "genome")),
         vocabulary_section(_last(by_stage, "learn"), config.pretrain.candidates, chosen, analysis),

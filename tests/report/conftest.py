@@ -3,12 +3,6 @@ from __future__ import annotations
 import pytest
 
 from grover_dist.report.stage import write_report
-from tests.synthetic_run import build
-
-
-@pytest.fixture(scope="package")
-def small_run(tmp_path_factory: pytest.TempPathFactory):
-    return build(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="package")

@@ -9,7 +9,19 @@ from html.parser import HTMLParser
 from grover_dist.analysis.truths import check_truths
 from grover_dist.report.stage import write_report
 
-SECTIONS = ("truths", "genome", "vocabulary", "pretraining", "selection", "embeddings", "context", "repeats", "tasks", "provenance")
+SECTIONS = (
+    "truths",
+    "genome",
+    "vocabulary",
+    "pretraining",
+    "selection",
+    "embeddings",
+    "context",
+    "repeats",
+    "regions",
+    "tasks",
+    "provenance",
+)
 _VOID = {"meta", "input", "br", "link", "use", "path", "img"}
 
 

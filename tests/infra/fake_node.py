@@ -145,7 +145,9 @@ class Node:
             ("/usr/local/bin/dnf", "#!/bin/sh\nexit 0\n", 0o755),
         ):
             self.write(path, text, mode)
-        self.shell("chmod 755 /root; rm -rf /etc/grover /var/log/grover /opt/grover; mkdir -p /opt/grover")
+        # The base interpreter may stand in root's home, and Ray runs as another user.
+        self.shell("chmod 755 /root; touch /var/log/aws-calls; chmod 666 /var/log/aws-calls")
+        self.shell("rm -rf /etc/grover /var/log/grover /opt/grover; mkdir -p /opt/grover")
 
     def _first_inside(self) -> int:
         """The process number, out here, of the node's first process, once its root is its own."""

@@ -99,9 +99,9 @@ def _repeat_summary(found: Enrichment, statistics: TokenStatistics, tests: np.nd
     if judged.sum() >= 10:
         rho, p = stats.spearmanr(found.share[judged], first[judged] / tests[judged])
         summary |= {"accuracy_rho": float(rho), "accuracy_p": float(p), "accuracy_words": int(judged.sum())}
-        summary["findings"].append(
-            f"Masked accuracy follows the soft-masked share of a word with rho {rho:.2f} (p = {p:.1g}, {int(judged.sum())} words)"
-        )
+        direction = "rises" if rho > 0 else "falls"
+        verdict = f"{direction} with its soft-masked share" if p < SIGNIFICANT else "is not related to its soft-masked share"
+        summary["findings"].append(f"A word's masked accuracy {verdict} (rho {rho:.2f}, p = {p:.1g}, {int(judged.sum())} words)")
     return summary
 
 

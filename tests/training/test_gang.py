@@ -49,8 +49,14 @@ def of_two(one_rank, folders):
         *({"stage": stage, "folder": str(folders / f"one-{stage}"), "plan": EVERY} for stage in STAGES),
         *({"stage": stage, "folder": str(folders / f"two-{stage}"), "objective": {"stop_step": 7}, "plan": EVERY} for stage in STAGES),
     ]
-    outcomes = gang(jobs, folders / "two.json")
-    return {"whole": outcomes[:4], "resumed": outcomes[4:8]}
+    faults = [
+        {"stage": 1, "objective": {"spoil_step": 3}, "only_rank": 1},
+        {"stage": 0, "folder": str(folders / "one-0"), "plan": {"hash": "other"}},
+        {"stage": 0, "plans": [{"hash": "toy"}, {"hash": "another"}]},
+        {"stage": 0, "plan": {"batch": 7}},
+    ]
+    outcomes = gang(jobs + faults, folders / "two.json")
+    return {"whole": outcomes[:4], "resumed": outcomes[4:8], "faults": outcomes[12:]}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -69,6 +75,16 @@ def test_a_checkpoint_of_one_rank_goes_on_with_two(alone, of_two, stage):
     assert any("converted for 2" in line for line in resumed["said"]) == (stage > 0)
 
 
+FAULTS = ["not a finite number", "other settings", "not given the same work", "cannot share a batch of 7"]
+
+
+@pytest.mark.parametrize(("index", "words"), enumerate(FAULTS), ids=FAULTS)
+def test_a_fault_that_one_rank_sees_ends_all_ranks_with_the_same_words(of_two, index, words):
+    first, second = of_two["faults"][index]["errors"]
+    assert first == second and words in first
+    assert index > 0 or "step 4, rank 1" in first
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_checkpoint_of_two_ranks_goes_on_with_one(alone, of_two, one_rank, folders, stage):
     folder = folders / f"two-{stage}"
@@ -78,7 +94,7 @@ def test_a_checkpoint_of_two_ranks_goes_on_with_one(alone, of_two, one_rank, fol
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000005"]
 
 
-KILLED = {"one rank": {"kill_step": 9, "kill_rank": 1}, "all ranks": {"kill_step": 3}}
+KILLED = {"one rank": {"kill_step": 9, "only_rank": 1}, "all ranks": {"kill_step": 3}}
 DROPOUT = {"dropout": 0.2}
 LONG = {"checkpoint_every_steps": 2, "total_steps": 12}
 
@@ -88,7 +104,7 @@ def after_kills(folders):
     """Gangs of two that get SIGKILL in the middle of a step; then one launch resumes them, and makes a run that nothing disturbs."""
     for name, kill in KILLED.items():
         objective = {**DROPOUT, "kill_step": kill["kill_step"]}
-        rank = {key: value for key, value in kill.items() if key == "kill_rank"}
+        rank = {key: value for key, value in kill.items() if key == "only_rank"}
         job = {"stage": 1, "folder": str(folders / name), "objective": objective, "plan": LONG, **rank}
         process = launch([job], folders / "never.json", 2)
         process.communicate(timeout=300)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -159,7 +160,15 @@ def batches_of(config: Config, world: int) -> MaskedBatches:
     return masked_batches(config, corpus, make_windows(corpus.store, split, config.windows, CYCLES, config.seed), CYCLES, world)
 
 
-def in_ranks(given: argparse.Namespace, folder: Path, world: int, threads: int) -> float:
+def in_own_process(folder: Path) -> float | None:
+    """Trainer without our process group, around which it would wrap the model."""
+    environment = {**{name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(folder), "trainer"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def in_ranks(folder: Path, world: int, threads: int) -> float:
     """Tokens a second, wall time, of `world` ranks of `threads` threads."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", __file__, *sys.argv[1:]]
     done = subprocess.run([*command, "--worker", str(folder), str(threads)], capture_output=True, text=True, check=True)
@@ -168,6 +177,11 @@ def in_ranks(given: argparse.Namespace, folder: Path, world: int, threads: int) 
 
 def worker(given: argparse.Namespace) -> None:
     folder, threads = given.worker
+    if threads == "trainer":
+        torch.set_num_threads(1)
+        config = settings(given, Path(folder))
+        print(json.dumps(hugging_face_trainer(config, batches_of(config, 1), given.steps)))
+        return
     ranks = Ranks.join(threads=int(threads))
     config = settings(given, Path(folder))
     batches = batches_of(config, ranks.world)
@@ -195,7 +209,7 @@ def main() -> None:
             "bare torch step": lambda: bare_torch(config, batches, given.steps),
             "the loop, ZeRO auto (0)": lambda: engine_loop(config, batches, ranks, given.steps),
             "the loop, ZeRO 1": lambda: engine_loop(config, batches, ranks, given.steps, stage=1),
-            "Hugging Face Trainer": lambda: hugging_face_trainer(config, batches, given.steps),
+            "Hugging Face Trainer": lambda: in_own_process(Path(folder) / "run"),
         }
         best: dict[str, float] = {}
         for _ in range(given.rounds):
@@ -208,7 +222,7 @@ def main() -> None:
         for name, seconds in best.items():
             print(f"{name:28}{1 / seconds:20,.0f}{best['bare torch step'] / seconds:16.3f}")
         if given.ranks:
-            one, two = in_ranks(given, Path(folder) / "run", 1, 2), in_ranks(given, Path(folder) / "run", 2, 1)
+            one, two = in_ranks(Path(folder) / "run", 1, 2), in_ranks(Path(folder) / "run", 2, 1)
             print(f"{'1 rank of 2 threads':28}{one:20,.0f} tokens/s\n{'2 ranks of 1 thread':28}{two:20,.0f} tokens/s{two / one:16.3f}")
 
 

@@ -140,9 +140,8 @@ def main() -> int:
     rate = measured_matmul_rate()
     peak = next((flops for key, flops in GPU_PEAK_FLOPS.items() if key.split()[0] in name.lower()), None)
     print(f"{name}, torch {torch.__version__}; bf16 matrix products: {rate / 1e12:.0f} TFLOP/s measured")
-    print(
-        f"BERT-base, {WINDOW} tokens a window, {given.windows} windows a step in micro-batches of {given.micro_batch}, vocabulary {VOCABULARY}\n"
-    )
+    print(f"BERT-base, windows of {WINDOW} tokens, {given.windows} a step in micro-batches of {given.micro_batch}")
+    print()
     print("| variant | tokens/s | MFU of measured rate | MFU of peak | GB | loader | forward | backward | optimizer |")
     print("|---|---|---|---|---|---|---|---|---|")
     for variant in VARIANTS:

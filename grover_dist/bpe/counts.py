@@ -21,15 +21,16 @@ _FALL = 32  # the threshold is this part of the best count when the counts are b
 class PairCounts:
     """The coordinator's counts. Tokens are small ids (bases 0 to 3, merges from 4)."""
 
-    def __init__(self, base_counts: np.ndarray, n_tokens: int, junctions: np.ndarray) -> None:
+    def __init__(self, base_counts: np.ndarray, n_tokens: int, junctions: np.ndarray, *, store_all: bool = False) -> None:
         """base_counts: int64[16] inside strips. n_tokens: tokens there will ever be. junctions int64[j, 2]: pairs that face each other at
-        cuts."""
+        cuts. store_all: no threshold.
+        """
         self._base_counts = np.array(base_counts, np.int64)
         self._first_junctions = junctions
         self._history: list[tuple[np.ndarray, ...]] = []
         self._sum_left, self._sum_right = np.zeros(n_tokens, np.int64), np.zeros(n_tokens, np.int64)
         self.n_tokens = 4
-        self._build(max(2, int(self._base_counts.max()) // _FALL))
+        self._build(1 if store_all else max(2, int(self._base_counts.max()) // _FALL))
 
     def choose(self, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """The next merges that can be made together, in the order of the rule: int64[k, 2] and their counts int64[k]; k = 0 at the end."""
@@ -113,16 +114,30 @@ def _append(rows, rights, counts, used, left, right, count):
 
 
 @njit(cache=True, nogil=True)
-def _add(rows, rights, counts, left, right, delta):
-    """Change a stored pair's count; a pair that is not stored is rare and stays out."""
+def _place(rows, rights, left, right):
+    """Where a pair is stored, or -1."""
     low, size = rows[left, _BEGIN], rows[left, _SIZE]
     if size == 0:
-        return
+        return np.int64(-1)
     while size > 1:
         half = size >> 1
         low += half if rights[low + half] <= right else 0
         size -= half
-    if rights[low] != right:
+    return low if rights[low] == right else np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def find_pair(rows, rights, counts, left, right):
+    """Count of a pair, 0 if it is not stored."""
+    at = _place(rows, rights, left, right)
+    return counts[at] if at >= 0 else np.int64(0)
+
+
+@njit(cache=True, nogil=True)
+def _add(rows, rights, counts, left, right, delta):
+    """Change a stored pair's count; a pair that is not stored is rare and stays out."""
+    low = _place(rows, rights, left, right)
+    if low < 0:
         return
     counts[low] += delta
     if delta > 0:

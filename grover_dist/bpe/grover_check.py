@@ -73,9 +73,9 @@ def check_grover(vocabulary: Vocabulary, counts: np.ndarray | None = None, bases
         checks.append(Check(name, str(expected), str(found), bool(passed), whole_genome))
 
     with_cg = [s for s in merged if "CG" in s]
-    add("no token holds CG", 0, len(with_cg), not with_cg, False)
+    add("no token holds CG", 0, len(with_cg), not with_cg)
     at_start = np.mean([s[0] in "AT" for s in merged])
-    add("tokens that start with A or T", "97 %", f"{at_start:.1%}", abs(at_start - 0.97) < 0.02, False)
+    add("tokens that start with A or T", "97 %", f"{at_start:.1%}", abs(at_start - 0.97) < 0.025, False)
     five, six = int((lengths == 5).sum()), int((lengths == 6).sum())
     top = set(np.argsort(-np.bincount(lengths), kind="stable")[:2].tolist())
     add("5-mers and 6-mers are the most frequent lengths", "5, 6", sorted(top), top == {5, 6}, False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from grover_dist.bpe.counts import PairCounts
 from grover_dist.bpe.junctions import find_junctions, plan_straddles
 from grover_dist.bpe.merge_log import MergeLog
 from grover_dist.bpe.messages import Reply, RoundMessage
+from grover_dist.bpe.symmetric import SymmetricCounts
 from grover_dist.bpe.vocabulary import FIRST_BASE_ID, Vocabulary
 from grover_dist.errors import UserError
 
@@ -35,6 +36,7 @@ def learn(
     workers: Sequence[Any] | WorkerGroup,
     cycles: int,
     *,
+    strand: Literal["forward", "symmetric"] = "forward",
     call: Call = call_local,
     revive: Callable[[int], Any] | None = None,
     log: MergeLog | None = None,
@@ -43,10 +45,10 @@ def learn(
 ) -> Vocabulary:
     """Learn `cycles` merges over workers that hold the genome in row order: Partition, or anything with its start, round and replay.
 
-    call: calls a method of all workers and returns the replies in order; raises WorkerLost for dead ones. revive(index): makes a fresh
-    worker of the same rows for a lost one, which replaces it in `workers` and is brought up to date by replay. Give a WorkerGroup in the
-    place of workers, call and revive to go on calling them afterwards with the same protection. log: an open merge log; the merges in it
-    are made again and must come out the same. on_round(round, merges so far) is called after every round.
+    strand: the rule of choice, see symmetric.py. call: calls a method of all workers and returns the replies in order; raises WorkerLost for
+    dead ones. revive(index): makes a fresh worker of the same rows for a lost one, which replaces it in `workers` and is brought up to date
+    by replay. Give a WorkerGroup in the place of workers, call and revive to go on calling them afterwards with the same protection. log: an
+    open merge log; the merges in it are made again and must come out the same. on_round(round, merges so far) is called after every round.
     Raises UserError when the genome supports fewer cycles, or when the log is not of this genome.
     """
     group = workers if isinstance(workers, WorkerGroup) else WorkerGroup(workers, call=call, revive=revive, say=say)
@@ -56,7 +58,9 @@ def learn(
     edges = np.concatenate([reply.edges for reply in replies])
     splits = np.cumsum([len(reply.edges) for reply in replies])[:-1]
     strips, pairs = find_junctions(edges, soft_left, single)
-    counts = PairCounts(np.sum([reply.payload.view("<i8")[:16] for reply in replies], axis=0), cycles + 4, pairs)
+    counts = (SymmetricCounts if strand == "symmetric" else PairCounts)(
+        np.sum([reply.payload.view("<i8")[:16] for reply in replies], axis=0), cycles + 4, pairs
+    )
     drop, take = np.full(len(edges), -1, np.int64), np.full(len(edges), -1, np.int64)
     merges: list[np.ndarray] = []
     learned, number = 0, 0

@@ -6,7 +6,7 @@ Tokens are small ids: A C G T = 0..3, merge m (0-based) = 4 + m; model ids are t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 NEVER = 65_535
@@ -30,6 +30,46 @@ def learn_reference(contigs: Sequence[Sequence[int]], cycles: int) -> tuple[list
 
     Fewer than `cycles` merges come back when no pair occurs twice any more.
     """
+
+    def choose(counts: Counter[tuple[int, int]], made: int) -> tuple[int, int] | None:
+        pair, count = min(counts.items(), key=lambda item: (-item[1], item[0]))
+        return pair if count >= 2 else None
+
+    return _learn(contigs, cycles, choose)
+
+
+def learn_symmetric_reference(contigs: Sequence[Sequence[int]], cycles: int) -> tuple[list[tuple[int, int, int]], list[list[int]]]:
+    """The same for `strand: symmetric`: by classes of a pair and its reverse complement; the rule stands in symmetric.py."""
+    complement = {0: 3, 1: 2, 2: 1, 3: 0}
+    waiting: list[tuple[int, int]] = []
+
+    def choose(counts: Counter[tuple[int, int]], made: int) -> tuple[int, int] | None:
+        new = 4 + made
+        if waiting:
+            complement[new], complement[new - 1] = new - 1, new
+            return waiting.pop()
+        best: tuple[int, tuple[int, int]] | None = None
+        for left, right in counts:
+            partner = (complement[right], complement[left])
+            value = counts[left, right] + (counts[partner] if partner != (left, right) else 0)
+            rank = (-value, min((left, right), partner))
+            best = rank if best is None else min(best, rank)
+        if best is None or -best[0] < 2:
+            return None
+        left, right = best[1]
+        partner = (complement[right], complement[left])
+        if partner == (left, right):
+            complement[new] = new
+        else:
+            waiting.append(partner)
+        return left, right
+
+    return _learn(contigs, cycles, choose)
+
+
+def _learn(
+    contigs: Sequence[Sequence[int]], cycles: int, choose: Callable[[Counter[tuple[int, int]], int], tuple[int, int] | None]
+) -> tuple[list[tuple[int, int, int]], list[list[int]]]:
     tokens = [list(contig) for contig in contigs]
     levels = [[NEVER] * len(contig) for contig in contigs]
     lengths = {base: 1 for base in range(4)}
@@ -38,15 +78,14 @@ def learn_reference(contigs: Sequence[Sequence[int]], cycles: int) -> tuple[list
         counts: Counter[tuple[int, int]] = Counter()
         for contig in tokens:
             counts.update(pairwise(contig))
-        if not counts:
+        pair = choose(counts, cycle - 1) if counts else None
+        if pair is None:
             break
-        (left, right), count = min(counts.items(), key=lambda item: (-item[1], item[0]))
-        if count < 2:
-            break
+        left, right = pair
         new = 3 + cycle
         lengths[new] = lengths[left] + lengths[right]
         tokens = [replace_pair(contig, left, right, new) for contig in tokens]
-        merges.append((left, right, count))
+        merges.append((left, right, counts[pair]))
         for contig, level in zip(tokens, levels, strict=True):
             starts, position = set(), 0
             for token in contig:

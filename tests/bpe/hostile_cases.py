@@ -46,9 +46,11 @@ def make_partitions(contigs: Sequence[Sequence[int]], cuts: Sequence[int], **opt
     return [Partition(bases[a:b], starts[(starts > a) & (starts < b)] - a, bool(np.isin(a, starts)), **options) for a, b in pairwise(edges)]
 
 
-def learn_levels(contigs: Sequence[Sequence[int]], cuts: Sequence[int], cycles: int, **options) -> tuple[Vocabulary, np.ndarray]:
+def learn_levels(
+    contigs: Sequence[Sequence[int]], cuts: Sequence[int], cycles: int, *, strand: str = "forward", **options
+) -> tuple[Vocabulary, np.ndarray]:
     workers = make_partitions(contigs, cuts, **options)
-    vocabulary = learn(workers, cycles, say=lambda text: None)
+    vocabulary = learn(workers, cycles, strand=strand, say=lambda text: None)
     return vocabulary, np.concatenate([worker.levels() for worker in workers])
 
 

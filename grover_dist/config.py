@@ -168,6 +168,7 @@ class HeadSettings(Section):
     batch_sequences: int = Field(64, ge=1)
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, warmup_fraction=0.1, decay_fraction=0.9)
     freeze_trunk: bool = False
+    pooling: Literal["cls", "mean"] = "cls"  # what the head sees: [CLS] (the paper), or the mean over all tokens (learns in fewer steps)
     seeds: int = Field(1, ge=1)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from grover_dist.bpe.encode import encode_codes
 from grover_dist.config import Config, TaskSettings, settings_hash
@@ -23,7 +24,7 @@ from grover_dist.finetune.planted import planted_task
 from grover_dist.finetune.tables import SPLITS, TaskTable, read_task
 from grover_dist.model.bert import bert_config, classifier
 from grover_dist.run_dir import Artifact, RunDir, Work, write_atomically
-from grover_dist.selection.classifier import Classification, ClsClassifier, fit, predict
+from grover_dist.selection.classifier import POOLED, Classification, fit, predict
 from grover_dist.selection.examples import TokenExamples, TokenRows, tokens_of_sequences
 from grover_dist.selection.gang_stage import once_in_gang
 from grover_dist.training.ranks import Ranks
@@ -52,7 +53,8 @@ def finetune_task(
     say: Callable[[str], None] = print,
 ) -> Artifact:
     """Stage "finetune", named after the task: `model/` (BertForSequenceClassification and tokenizer), `metrics.json`, `predictions.arrow`
-    (test rows of every method and seed). Collective; a finished arm is kept when the stage is killed.
+    (test rows of every method and seed). Collective; a finished arm is kept when the stage is killed. With `head.pooling: mean`, `model/`
+    holds a BertModel and the linear layer in `head.safetensors`: the head reads the mean of the last states through the pooler.
 
     The model of each arm is the one of the epoch with the best validation MCC; the published one is that of the best seed.
     genome: where `planted` tasks find their truth; None: the run's genome.
@@ -88,9 +90,7 @@ def finetune_task(
 class BestEpoch(Classification):
     """Evaluates the validation part; keeps the weights of the epoch with the best MCC in `folder`, so that they survive a kill."""
 
-    def __init__(
-        self, name: str, model: ClsClassifier, training: TokenExamples, validation: TokenExamples, folder: Path, **more: Any
-    ) -> None:
+    def __init__(self, name: str, model: nn.Module, training: TokenExamples, validation: TokenExamples, folder: Path, **more: Any) -> None:
         super().__init__(name, model, training, validation, **more)
         self.folder = folder
         state = folder / "best.json"
@@ -181,7 +181,7 @@ class _Task:
                 parameter.requires_grad_(False)
         objective = BestEpoch(
             f"finetune {self.settings.name} {arm}",
-            ClsClassifier(model),
+            POOLED[head.pooling](model),
             self.examples["train"],
             self.examples["validation"],
             folder,
@@ -251,8 +251,14 @@ class _Task:
         model.load_state_dict(load_file(self.folder("pretrained", seed) / "best.safetensors"))
         model.config.id2label = dict(enumerate(self.table.classes))
         model.config.label2id = {name: index for index, name in enumerate(self.table.classes)}
-        model.save_pretrained(self.work.path / "model")
-        self.vocabulary.save_tokenizer(self.work.path / "model", self.cycles, max_length=self.config.model.positions)
+        folder = self.work.path / "model"
+        if self.settings.head.pooling == "cls":
+            model.save_pretrained(folder)
+        else:  # not under the name of a class whose forward pass would read [CLS] instead and be wrong without a word
+            model.config.pooling = self.settings.head.pooling
+            model.bert.save_pretrained(folder)
+            save_file({f"classifier.{name}": value for name, value in model.classifier.state_dict().items()}, folder / "head.safetensors")
+        self.vocabulary.save_tokenizer(folder, self.cycles, max_length=self.config.model.positions)
 
 
 def file_digest(path: Path | None) -> str | None:

@@ -139,10 +139,8 @@ def fit(
 class ClsClassifier(nn.Module):
     """BertForSequenceClassification that computes, in its last layer, the state of [CLS] alone: nothing else reaches the logits.
 
-    At two layers it saves two fifths of the work. Weights are those of the wrapped model, under the prefix `model.`.
+    At two layers it saves two fifths of the work.
     """
-
-    PREFIX = "model."
 
     def __init__(self, model: BertForSequenceClassification) -> None:
         super().__init__()
@@ -153,10 +151,30 @@ class ClsClassifier(nn.Module):
         cls = last_cls_state(self.model.bert, input_ids, attention_mask)
         return self.model.classifier(self.model.dropout(self.model.bert.pooler(cls)))
 
-    @classmethod
-    def plain_weights(cls, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The weights under BertForSequenceClassification's own names."""
-        return {name.removeprefix(cls.PREFIX): value for name, value in weights.items()}
+
+class MeanClassifier(nn.Module):
+    """The same weights with the mean over all tokens in the place of [CLS]. Masked-language modelling trains every token's state
+    but that of [CLS], so a short fine-tuning starts from more.
+    """
+
+    def __init__(self, model: BertForSequenceClassification) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """input_ids, attention_mask: [n, length]. Returns logits [n, classes]."""
+        mean = mean_state(self.model.bert, input_ids, attention_mask)
+        return self.model.classifier(self.model.dropout(self.model.bert.pooler(mean)))
+
+
+POOLED = {"cls": ClsClassifier, "mean": MeanClassifier}
+
+
+def mean_state(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean of the trunk's last hidden states over the tokens that are not padding, [n, 1, hidden]."""
+    hidden = bert(input_ids, attention_mask=attention_mask).last_hidden_state
+    weight = attention_mask[:, :, None].to(hidden.dtype)
+    return (hidden * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)
 
 
 def last_cls_state(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -194,8 +212,9 @@ class FrozenHead(nn.Module):
         return self.classifier(self.dropout(self.pooler(features[:, None])))
 
 
-def cls_features(model: BertForSequenceClassification, tokens: TokenRows, ranks: Ranks) -> np.ndarray:
-    """The trunk's last hidden state of [CLS], float32[rows, hidden], computed in strides over the ranks."""
+def trunk_features(model: BertForSequenceClassification, tokens: TokenRows, ranks: Ranks, pooling: str) -> np.ndarray:
+    """What a head sees of each row of tokens, float32[rows, hidden], computed in strides over the ranks."""
+    pooled = {"cls": last_cls_state, "mean": mean_state}[pooling]
     trunk = model.bert.to(ranks.device).eval()
     n = len(tokens.lengths)
     mine = np.arange(ranks.rank, n, ranks.world)
@@ -203,7 +222,7 @@ def cls_features(model: BertForSequenceClassification, tokens: TokenRows, ranks:
     for start in range(0, len(mine), EVALUATE_SEQUENCES):
         inputs = tokens.take_rows(mine[start : start + EVALUATE_SEQUENCES])
         with torch.no_grad():
-            state = last_cls_state(trunk, **{name: torch.from_numpy(value).to(ranks.device) for name, value in inputs.items()})
+            state = pooled(trunk, **{name: torch.from_numpy(value).to(ranks.device) for name, value in inputs.items()})
         parts.append(state[:, 0].float().cpu().numpy())
     features = np.empty((n, model.config.hidden_size), np.float32)
     for rank, part in enumerate(ranks.gather(np.concatenate(parts) if parts else features[:0])):

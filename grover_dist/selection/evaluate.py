@@ -22,7 +22,7 @@ from grover_dist.bpe.vocabulary import Vocabulary
 from grover_dist.config import Config, HeadSettings
 from grover_dist.model.bert import bert_config, classifier
 from grover_dist.run_dir import Artifact, RunDir, Work, write_atomically
-from grover_dist.selection.classifier import Classification, ClsClassifier, FrozenHead, cls_features, fit
+from grover_dist.selection.classifier import POOLED, Classification, FrozenHead, fit, trunk_features
 from grover_dist.selection.examples import FeatureExamples, tokens_of_codes
 from grover_dist.selection.gang_stage import once_in_gang
 from grover_dist.selection.task import KmerTask
@@ -103,7 +103,7 @@ class _Evaluation:
         else:
             tokens = (self.train_tokens, self.held_out_tokens)
             examples = [part.with_labels(truth) for part, truth in zip(tokens, labels, strict=True)]
-            model = ClsClassifier(model)
+            model = POOLED[self.head.pooling](model)
         name = f"c{self.cycles} k={k} {arm}"
         objective = Classification(name, model, *examples, seed=head_seed, batch_sequences=self.head.batch_sequences)
         result = fit(objective, self.ranks, self.head, self.config, setting="selection.head", say=self.say)
@@ -121,7 +121,8 @@ class _Evaluation:
         """Features do not depend on k, and those of the pretrained trunk not on the seed."""
         key = (arm, head_seed if arm == "twin" else 0)
         if key not in self.features:
-            self.features[key] = tuple(cls_features(model, tokens, self.ranks) for tokens in (self.train_tokens, self.held_out_tokens))
+            parts = (self.train_tokens, self.held_out_tokens)
+            self.features[key] = tuple(trunk_features(model, tokens, self.ranks, self.head.pooling) for tokens in parts)
         return [
             FeatureExamples(features, truth, self.task.train.input_bp) for features, truth in zip(self.features[key], labels, strict=True)
         ]

@@ -136,3 +136,27 @@ def test_a_killed_stage_keeps_its_finished_arm(result, laboratory, ranks, monkey
     resumed = finetune(laboratory, ranks, run=other)
     assert trained == ["finetune word pretrained", "finetune word twin"]
     assert resumed.file("metrics.json").read_bytes() == result.artifact.file("metrics.json").read_bytes()
+
+
+def test_mean_pooling_publishes_trunk_and_head_apart(laboratory, ranks):
+    """AutoModelForSequenceClassification would read [CLS]; what is published gives the right logits with the mean."""
+    from safetensors.torch import load_file
+    from transformers import AutoModel, AutoTokenizer
+
+    head = laboratory.task.head.model_copy(update={"pooling": "mean", "epochs": 1})
+    artifact = finetune(laboratory, ranks, name="mean", head=head)
+    trunk, tokenizer = AutoModel.from_pretrained(artifact.file("model")), AutoTokenizer.from_pretrained(artifact.file("model"))
+    assert trunk.config.pooling == "mean" and trunk.config.architectures == ["BertModel"]
+    weights = load_file(artifact.file("model/head.safetensors"))
+    with pa.memory_map(str(artifact.file("predictions.arrow"))) as source:
+        own = pa.ipc.open_file(source).read_all().slice(0, 100)
+    compared = 0
+    for index, line in enumerate(Path(laboratory.task.test).read_text().splitlines()[1:]):
+        inputs = tokenizer(line.split(",")[0], return_tensors="pt")
+        if inputs["input_ids"].shape[1] <= laboratory.config.model.positions:
+            with torch.no_grad():
+                mean = trunk(**inputs).last_hidden_state.mean(dim=1, keepdim=True)
+                logits = torch.nn.functional.linear(trunk.pooler(mean), weights["classifier.weight"], weights["classifier.bias"])
+            assert own["log_prob_1"][index].as_py() == pytest.approx(float(torch.log_softmax(logits, dim=1)[0, 1]), abs=1e-4)
+            compared += 1
+    assert compared > 50

@@ -8,7 +8,7 @@ import torch
 
 from grover_dist.config import ModelSettings
 from grover_dist.model.bert import bert_config, classifier
-from grover_dist.selection.classifier import Classification, ClsClassifier, FrozenHead, cls_features, logits_of, predict
+from grover_dist.selection.classifier import Classification, ClsClassifier, FrozenHead, MeanClassifier, logits_of, predict, trunk_features
 from grover_dist.selection.examples import FeatureExamples, tokens_of_sequences
 from grover_dist.training.ranks import Ranks
 
@@ -44,6 +44,19 @@ def test_cls_alone_has_the_gradients_of_the_whole_forward_pass(model, examples):
     torch.testing.assert_close(*gradients)
 
 
+def test_mean_pooling_leaves_padding_out(model, examples):
+    """A sequence padded in a batch has the logits that it has alone, and a frozen head on its mean state too."""
+    inputs = {name: torch.from_numpy(value) for name, value in examples.batch(np.arange(30)).inputs.items()}
+    together = MeanClassifier(model)(**inputs)
+    for row in range(0, len(together), 7):
+        length = int(inputs["attention_mask"][row].sum())
+        ids = inputs["input_ids"][[row], :length]
+        hidden = model.bert(ids).last_hidden_state.mean(dim=1, keepdim=True)
+        torch.testing.assert_close(together[[row]], model.classifier(model.bert.pooler(hidden)))
+    features = trunk_features(model, examples.tokens, ALONE, "mean")
+    torch.testing.assert_close(FrozenHead(model).eval()(torch.from_numpy(features)), together)
+
+
 def test_logits_of_windows_are_averaged(model, examples):
     batch = examples.batch(np.arange(30))
     found = logits_of(model, batch, torch.device("cpu"))
@@ -73,7 +86,7 @@ def test_predictions_do_not_depend_on_the_number_of_ranks(model, examples, monke
 
 
 def test_a_frozen_head_gives_the_logits_of_the_model(model, examples):
-    features = cls_features(model, examples.tokens, ALONE)
+    features = trunk_features(model, examples.tokens, ALONE, "cls")
     inputs = {name: torch.from_numpy(value) for name, value in examples.tokens.take_rows(np.arange(len(features))).items()}
     torch.testing.assert_close(FrozenHead(model).eval()(torch.from_numpy(features)), model(**inputs).logits)
     batch = FeatureExamples(features[:4], np.arange(4), 50).batch(np.array([2, 1]))

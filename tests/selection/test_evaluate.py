@@ -19,9 +19,7 @@ from grover_dist.training.ranks import Ranks
 
 @pytest.fixture(scope="module")
 def ranks():
-    joined = Ranks.join()
-    yield joined
-    Ranks.leave()
+    return Ranks.join()  # never left: DeepSpeed keeps the first process group of a process
 
 
 def read(artifact):
@@ -152,8 +150,8 @@ def test_a_killed_evaluation_goes_on_with_the_next_arm(random_run, random_models
 
 def test_frozen_trunk_computes_features_once(random_run, random_models, ranks, monkeypatch):
     passes = []
-    original = evaluate.cls_features
-    monkeypatch.setattr(evaluate, "cls_features", lambda *arguments: passes.append(1) or original(*arguments))
+    original = evaluate.trunk_features
+    monkeypatch.setattr(evaluate, "trunk_features", lambda *arguments: passes.append(1) or original(*arguments))
     head = random_run.config.selection.head.model_copy(update={"freeze_trunk": True, "seeds": 2, "epochs": 0.2})
     artifact = run_one(random_run, random_models, ranks, cycles=20, head=head)
     assert len(passes) == 2 * (1 + 2)  # training and held-out inputs, of one pretrained trunk and of a twin for each seed

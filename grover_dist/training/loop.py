@@ -100,7 +100,7 @@ class Result:
 
 
 class Preempted(Exception):
-    """SIGTERM arrived; a checkpoint was written, and the same command goes on from there."""
+    """SIGTERM arrived. Where checkpoints are kept one was written, and the same command goes on from there."""
 
 
 class NonFiniteLoss(UserError):
@@ -178,7 +178,8 @@ def train(
                 elif store and not last and (preempted or progress.step % plan.checkpoint_every_steps == 0):
                     store.save(engine, progress)
             if preempted and not last:
-                raise Preempted(f"{objective.name}: stopped by SIGTERM after step {progress.step}; the same command goes on from there")
+                kept = "saved; the same command goes on from there" if store else "nothing is kept of it"
+                raise Preempted(f"{objective.name}: stopped by SIGTERM after step {progress.step}; {kept}")
 
     evaluation = evaluation or _evaluate(objective, engine, ranks)  # a run taken up at its end has made no step
     weights = engine.weights()

@@ -45,10 +45,11 @@ def learn(
 ) -> Vocabulary:
     """Learn `cycles` merges over workers that hold the genome in row order: Partition, or anything with its start, round and replay.
 
-    strand: the rule of choice, see symmetric.py. call: calls a method of all workers and returns the replies in order; raises WorkerLost for
-    dead ones. revive(index): makes a fresh worker of the same rows for a lost one, which replaces it in `workers` and is brought up to date
-    by replay. Give a WorkerGroup in the place of workers, call and revive to go on calling them afterwards with the same protection. log: an
-    open merge log; the merges in it are made again and must come out the same. on_round(round, merges so far) is called after every round.
+    strand: the rule of choice, see symmetric.py. call: calls a method of all workers and returns the replies in order; raises WorkerLost
+    for dead ones. revive(index): makes a fresh worker of the same rows for a lost one, which replaces it in `workers` and is brought up
+    to date by replay. Give a WorkerGroup in the place of workers, call and revive to go on calling them afterwards with the same
+    protection. log: an open merge log; the merges in it are made again and must come out the same. on_round(round, merges so far) is
+    called after every round.
     Raises UserError when the genome supports fewer cycles, or when the log is not of this genome.
     """
     group = workers if isinstance(workers, WorkerGroup) else WorkerGroup(workers, call=call, revive=revive, say=say)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
-from grover_dist.bpe import kernels
+from grover_dist.bpe import indexing, kernels
 from grover_dist.bpe.kernels import EDGE, EDGE_COLUMNS
+from grover_dist.bpe.levels import tokens_to_levels
+from grover_dist.bpe.memory import Memory, choose_memory
 from grover_dist.bpe.messages import Reply, RoundMessage, sum_payloads
 
 MAX_STRIP_ROWS = 2**32 - 2**20  # positions inside a strip are uint32
-Memory = Literal["auto", "fast", "lean"]
 SCANNED_SHARE, MAX_SCANNED = 0.5, 64  # lean: no index before this share of tokens a base is left, or so many merges
 
 
@@ -60,7 +60,7 @@ class Strip:
         self.edges = np.zeros(EDGE_COLUMNS, np.int64)
         self.drops: list[tuple[int, int, int]] = []
         self.base_counts = np.zeros(16, np.int64)
-        kernels.count_base_pairs(self.slots, end, self.base_counts)
+        indexing.count_base_pairs(self.slots, end, self.base_counts)
         kernels.describe_edges(self.slots, self.state, np.ones(4, np.uint32), self.edges)
         self.state[kernels.TOKENS] = n
         self._scan_first = memory == "lean"
@@ -85,9 +85,9 @@ class Strip:
         # Each merge takes a token away and files two positions, one of them where its own list was, or both when that list is shared.
         self.pool = np.empty(int(self.state[kernels.TOKENS]) + 2 * self.n_rows + 2 * kernels.AHEAD, np.uint32)
         if n_tokens == 4:
-            kernels.index_base_pairs(self.slots, self.state, self.base_counts, self.pool, self.tables)
+            indexing.index_base_pairs(self.slots, self.state, self.base_counts, self.pool, self.tables)
         else:
-            kernels.index_tokens(self.slots, self.state, lengths, n_tokens, self.pool, self.tables)
+            indexing.index_tokens(self.slots, self.state, lengths, n_tokens, self.pool, self.tables)
 
     def round(self, merges: np.ndarray, drop: int, take: int, lengths: np.ndarray, cycles: int) -> np.ndarray:
         """Make the merges of one round; returns their message (uint8)."""
@@ -108,7 +108,7 @@ class Strip:
         """Turn the tokens into boundary levels, in place; the index goes."""
         del self.pool, self.tables, self.scratch
         drops = np.asarray(self.drops, np.int64).reshape(-1, 3)
-        kernels.tokens_to_levels(self.slots, self.state, lengths, left, right, drops)
+        tokens_to_levels(self.slots, self.state, lengths, left, right, drops)
 
     def levels(self, start: int, stop: int) -> np.ndarray:
         """Levels of the strip's rows start to stop, after `finish`."""
@@ -138,6 +138,7 @@ class Partition:
         strips: int | None = None,
     ) -> None:
         n = len(bases)
+        memory = choose_memory(n, memory)
         starts = np.asarray(contig_starts, np.int64)
         assert starts.size == 0 or (starts[0] > 0 and starts[-1] < n and bool(np.all(np.diff(starts) > 0)))
         self.n_rows = n

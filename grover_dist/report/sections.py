@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,12 +77,45 @@ def vocabulary_section(learn: Artifact | None, candidates: Sequence[int], chosen
         "Dead words are entries that never occur, because later merges took all of their occurrences."
     )
     section.table(rows, columns)
+    health = health_rows(json.loads(learn.file("vocabulary.json").read_text()), known, chosen)
+    if health:
+        section.table(
+            health,
+            [
+                Column("cycles", "cycles", integer),
+                Column("reverse-complement closure", "closure", percent),
+                Column("boundaries shared by both strands", "agreement", percent),
+                Column("re-synchronises within (p95)", "resynchronisation", lambda n: f"{n:.0f} bp"),
+                Column("one substitution changes (p95)", "footprint", lambda n: f"{n:.0f} bp"),
+            ],
+            "Health: share of words whose reverse complement is a word; agreement of the two strands' token boundaries; how far from a cut "
+            "the tokens of a cut-out piece may differ; how many bases change their token with one substitution.",
+        )
     section.figure(figures.length_histogram(lengths), "Dictionary entries by token length, for each candidate (cycles).")
     shown = chosen if chosen in statistics_of else (known[-1] if known else None)
     if shown is not None:
         section.heading(f"Dictionary of {shown:,} cycles" + (", the chosen one" if shown == chosen else ""))
         _dictionary(section, statistics_of[shown], analysis if analysis and analysis.counts.get("cycles") == shown else None)
     return section
+
+
+def health_rows(vocabulary: Mapping[str, Any], known: Sequence[int], chosen: int | None) -> list[dict[str, Any]]:
+    """What vocabulary.json says of the health of each candidate (grover_dist.bpe.health); empty where it says nothing."""
+    rows = []
+    for cycles in known:
+        found = vocabulary.get("health", {}).get(str(cycles))
+        if found is not None:
+            rows.append(
+                {
+                    "cycles": cycles,
+                    "chosen": cycles == chosen,
+                    "closure": found["reverse_complement_closure"],
+                    "agreement": found["boundary_agreement"],
+                    "resynchronisation": (found["resynchronisation_bp"] or {}).get("p95"),
+                    "footprint": (found["substitution_footprint_bp"] or {}).get("p95"),
+                }
+            )
+    return rows
 
 
 def _vocabulary_row(cycles: int, statistics: TokenStatistics) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from grover_dist.config import Config
 from grover_dist.corpus.store import Store
 from grover_dist.errors import UserError
-from grover_dist.finetune.tables import Part, TaskTable, place_of_region, region_codes
+from grover_dist.finetune.tables import Part, TaskTable, check_part, place_of_region, region_codes
 from grover_dist.genome.intervals import Intervals, read_bed
 from grover_dist.genome.split import HELD_OUT, TRAIN, split_blocks
 from grover_dist.run_dir import Artifact
@@ -56,7 +56,10 @@ def planted_task(config: Config, kind: str, genome: Artifact, store: Store) -> T
     held_out = np.array(sides) == HELD_OUT
     validation = ~held_out & np.isin(whole.group, _validation_blocks(whole.group[~held_out], config.seed))
     parts = {"train": ~held_out & ~validation, "validation": validation, "test": held_out}
-    return TaskTable(_CLASSES[kind], {name: whole.take(np.flatnonzero(chosen)) for name, chosen in parts.items()})
+    table = TaskTable(_CLASSES[kind], {name: whole.take(np.flatnonzero(chosen)) for name, chosen in parts.items()})
+    for name, part in table.parts.items():
+        check_part(part, table.classes, name, f"planted {kind}")
+    return table
 
 
 def _widened(regions: Intervals, width_bp: int) -> Intervals:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -55,6 +56,12 @@ def tool(name: str) -> str:
 def _tool_interpreters() -> list[str]:
     candidates = (os.environ.get("GROVER_INFRA_PYTHON"), REPOSITORY / ".venv-infra/bin/python")
     return [str(candidate) for candidate in candidates if candidate and Path(candidate).is_file()]
+
+
+def environment_names() -> set[str]:
+    """Names that main.tf writes into node.env."""
+    text = (REPOSITORY / "infra/main.tf").read_text()
+    return set(re.findall(r"^\s+(GROVER_\w+)\s+=", text, re.MULTILINE)) | {"GROVER_ROLE"}
 
 
 @dataclass(frozen=True)

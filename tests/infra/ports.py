@@ -13,7 +13,7 @@ def resources(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every managed resource of a plan's JSON, all modules included."""
 
     def walk(module: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        yield from module.get("resources", [])
+        yield from ({"values": {}, **item} for item in module.get("resources", []) if item["mode"] == "managed")
         for child in module.get("child_modules", []):
             yield from walk(child)
 
@@ -37,7 +37,7 @@ def _lets_in(kind: str, values: dict[str, Any], address: str, private_cidr: str)
     if kind in RULES and values.get("type") != "egress":
         sources = [values[key] for key in SOURCES if values.get(key)]
         endpoint = "endpoints" in address and sources == [private_cidr] and values["from_port"] == values["to_port"] == 443
-        return bool(sources) and not endpoint
+        return not values or (bool(sources) and not endpoint)  # a rule of which nothing is known is not a safe one
     if kind == "aws_security_group":
         return bool(values.get("ingress"))
     if kind == "aws_default_security_group":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.infra.clouds import REPOSITORY, Fake, Terraform
+from tests.infra.clouds import REPOSITORY, Fake, Terraform, environment_names
 from tests.infra.ports import open_to_outside, resources
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
@@ -42,6 +44,7 @@ def test_an_open_port_is_seen(planned: tuple[str, Terraform, dict[str, Any]], po
     opened = copy.deepcopy(plan)
     opened["planned_values"]["root_module"].setdefault("resources", []).append(
         {
+            "mode": "managed",
             "type": "aws_vpc_security_group_ingress_rule",
             "address": "added",
             "values": {"cidr_ipv4": "0.0.0.0/0", "from_port": port, "to_port": port, "ip_protocol": "tcp"},
@@ -116,11 +119,23 @@ def test_apply_then_no_drift_then_destroy_to_nothing(
 
 
 def _check_user_data(user_data: dict[str, str]) -> None:
+    """What test_node_script executes is what Terraform renders: the same files, and the values that the scripts name."""
+    scripts = REPOSITORY / "infra/scripts"
     for role, text in user_data.items():
         assert text.startswith("#cloud-config\n")
-        assert len(text.encode()) < 8_000, "user data is limited to 16 KB"
-        assert f"GROVER_ROLE={role}\n" in text.replace("\\n", "\n") or f"GROVER_ROLE={role}" in text
-        assert "${" not in text.replace("${attempt", ""), "a template was left in"
+        assert len(text.encode()) < 8_000, "AWS takes 16 KB"
+        rendered = yaml.safe_load(text)
+        assert rendered["runcmd"] == [["/usr/local/sbin/grover-fetch"]]
+        files = {file["path"]: file["content"] for file in rendered["write_files"]}
+        assert files.pop("/usr/local/sbin/grover-fetch") == (scripts / "fetch.sh").read_text()
+        for unit in scripts.glob("*.service"):
+            assert files.pop(f"/etc/systemd/system/{unit.name}") == unit.read_text()
+        values = dict(line.split("=", 1) for line in files.pop("/etc/grover/node.env").splitlines())
+        assert files == {}
+        assert values["GROVER_ROLE"] == role
+        assert set(values) == environment_names()
+        assert all(values.values()) and not any("${" in value for value in values.values())
+        assert values["GROVER_SCRIPT_SHA256"] == hashlib.sha256((scripts / "grover-node.sh").read_bytes()).hexdigest()
 
 
 def _state_resources(module: dict[str, Any]) -> list[dict[str, Any]]:

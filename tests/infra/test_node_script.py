@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.infra.clouds import REPOSITORY, Fake, fake_server, tool
+from tests.infra.clouds import REPOSITORY, Fake, environment_names, fake_server, tool
 from tests.infra.fake_node import Bridge, Node, can_make_nodes, until
 
 SCRIPTS = REPOSITORY / "infra/scripts"
@@ -25,12 +25,6 @@ BUCKET = "grover-node-test"
 VERSION = importlib.metadata.version("grover_dist")
 
 e2e = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(900)]
-
-
-def environment_names() -> set[str]:
-    """Names that main.tf writes into node.env."""
-    text = (REPOSITORY / "infra/main.tf").read_text()
-    return set(re.findall(r"^\s+(GROVER_\w+)\s+=", text, re.MULTILINE)) | {"GROVER_ROLE"}
 
 
 def test_terraform_gives_every_value_that_the_scripts_need() -> None:

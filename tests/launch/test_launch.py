@@ -148,6 +148,34 @@ def test_slurm_with_deepspeed(recorded: Path, files: tuple[Path, Path]) -> None:
     assert not list(recorded.parent.glob(".hosts-*")), "the host file is removed"
 
 
+def test_slurm_with_ray(recorded: Path, files: tuple[Path, Path]) -> None:
+    job = "104711"  # the port is 20000 and its last four digits
+    listen = "import socket, sys, time; s = socket.create_server(('127.0.0.1', 24711)); time.sleep(5)"
+    programs = {
+        "hostname": "echo 127.0.0.1",
+        "ray": f'echo "$RAY_AUTH_MODE $(stat -c %a "$RAY_AUTH_TOKEN_PATH") $*" >> {recorded.parent}/ray-calls\n'
+        f'case "$*" in *--head*) exec {sys.executable} -c "{listen}";; esac',
+        "python": f"until [ $(wc -l < {recorded.parent}/ray-calls) -eq 2 ] || [ $((++waited)) -gt 100 ]; do sleep 0.1; done\n"
+        f'echo "$RAY_ADDRESS $*" > {recorded.parent}/run-call; exit 7',
+    }
+    for name, body in programs.items():
+        (recorded / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (recorded / name).chmod(0o755)
+    slurm = {
+        "SLURM_JOB_ID": job,
+        "SLURM_JOB_NODELIST": "node[7-8]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "16",
+        "SLURM_GPUS_ON_NODE": "4",
+    }
+    call(recorded, LAUNCH / "slurm-ray.sbatch", files[1], "seed=2", code=7, **slurm)
+    assert (recorded.parent / "run-call").read_text() == f"127.0.0.1:24711 -m grover_dist run {files[1]} seed=2\n"
+    head, worker = sorted((recorded.parent / "ray-calls").read_text().splitlines(), key=lambda line: "--head" not in line)
+    assert head.startswith("token 600 start --head --block") and "--dashboard-host 127.0.0.1" in head and "--num-gpus 4" in head
+    assert worker.startswith("token 600 start --block") and worker.endswith("--address 127.0.0.1:24711")
+    assert not list(recorded.parent.glob(".ray-*")), "the token is removed"
+
+
 @pytest.fixture(scope="module")
 def ray_cluster() -> dict[str, Any]:
     return yaml.safe_load((LAUNCH / "ray-cluster.yaml").read_text())

@@ -11,7 +11,7 @@ from grover_dist.bpe import kernels
 from grover_dist.bpe.counts import PairCounts
 from grover_dist.bpe.junctions import find_junctions, plan_straddles
 from grover_dist.bpe.merge_log import MergeLog
-from grover_dist.bpe.messages import Reply, RoundMessage
+from grover_dist.bpe.messages import Reply, pack_rounds
 from grover_dist.bpe.symmetric import SymmetricCounts
 from grover_dist.bpe.vocabulary import FIRST_BASE_ID, Vocabulary
 from grover_dist.errors import UserError
@@ -57,7 +57,7 @@ def learn(
     geometry = np.concatenate([reply.payload.view("<i8")[16:].reshape(-1, 3) for reply in replies])
     soft_left, single = geometry[:, 1] != 0, geometry[:, 2] != 0
     edges = np.concatenate([reply.edges for reply in replies])
-    splits = np.cumsum([len(reply.edges) for reply in replies])[:-1]
+    strips_before = np.cumsum([0, *(len(reply.edges) for reply in replies)]).tolist()
     strips, pairs = find_junctions(edges, soft_left, single)
     counts = (SymmetricCounts if strand == "symmetric" else PairCounts)(
         np.sum([reply.payload.view("<i8")[:16] for reply in replies], axis=0), cycles + 4, pairs
@@ -83,11 +83,7 @@ def learn(
         if log is not None:
             log.append(learned, rows)
         plan_straddles(edges, strips, pairs, message, drop, take)
-        drops, takes = np.split(drop, splits), np.split(take, splits)
-        replies = [
-            Reply.unpack(reply)
-            for reply in group.round([RoundMessage(number, cycles, message, d, t).pack() for d, t in zip(drops, takes, strict=True)])
-        ]
+        replies = [Reply.unpack(reply) for reply in group.round(pack_rounds(number, cycles, message, drop, take, strips_before))]
         assert all(reply.number == number for reply in replies)
         edges = np.concatenate([reply.edges for reply in replies])
         dropped = np.flatnonzero((drop >= 0) & (edges[:, kernels.E_AFTER_DROP] >= 0))

@@ -8,14 +8,25 @@ the worker's strips; that of the start is int64: 16 base-pair counts, then rows,
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numba import njit
 
 from grover_dist.bpe.kernels import EDGE_COLUMNS, _put_varint
 
-_HEADER = np.dtype("<i8")
+_HEADER = struct.Struct("<qqqq")
+
+
+def pack_rounds(number: int, cycles: int, merges: np.ndarray, drop: np.ndarray, take: np.ndarray, edges: list[int]) -> list[bytes]:
+    """One round's message to each worker: worker w has the strips edges[w] to edges[w + 1] of drop and take, int64[all strips]."""
+    packed, drop, take = merges.astype("<u2").tobytes(), drop.astype("<i2").tobytes(), take.astype("<i2").tobytes()
+    return [
+        b"".join([_HEADER.pack(number, len(merges), b - a, cycles), packed, drop[2 * a : 2 * b], take[2 * a : 2 * b]])
+        for a, b in pairwise(edges)
+    ]
 
 
 @dataclass(frozen=True)
@@ -27,14 +38,11 @@ class RoundMessage:
     take: np.ndarray  # int64[strips]
 
     def pack(self) -> bytes:
-        header = np.array([self.number, len(self.merges), len(self.drop), self.cycles], _HEADER)
-        return b"".join(
-            [header.tobytes(), self.merges.astype("<u2").tobytes(), self.drop.astype("<i2").tobytes(), self.take.astype("<i2").tobytes()]
-        )
+        return pack_rounds(self.number, self.cycles, self.merges, self.drop, self.take, [0, len(self.drop)])[0]
 
     @classmethod
     def unpack(cls, message: bytes) -> RoundMessage:
-        number, k, strips, cycles = np.frombuffer(message, _HEADER, 4).tolist()
+        number, k, strips, cycles = _HEADER.unpack_from(message)
         merges = np.frombuffer(message, "<u2", 3 * k, 32).astype(np.int64).reshape(k, 3)
         flags = np.frombuffer(message, "<i2", 2 * strips, 32 + 6 * k).astype(np.int64)
         return cls(number, cycles, merges, flags[:strips], flags[strips:])
@@ -47,12 +55,12 @@ class Reply:
     payload: np.ndarray  # uint8
 
     def pack(self) -> bytes:
-        header = np.array([self.number, 0, len(self.edges), len(self.payload)], _HEADER)
-        return b"".join([header.tobytes(), self.edges.astype("<i8").tobytes(), self.payload.tobytes()])
+        header = _HEADER.pack(self.number, 0, len(self.edges), len(self.payload))
+        return b"".join([header, self.edges.astype("<i8").tobytes(), self.payload.tobytes()])
 
     @classmethod
     def unpack(cls, reply: bytes) -> Reply:
-        number, _, strips, size = np.frombuffer(reply, _HEADER, 4).tolist()
+        number, _, strips, size = _HEADER.unpack_from(reply)
         edges = np.frombuffer(reply, "<i8", strips * EDGE_COLUMNS, 32).reshape(strips, EDGE_COLUMNS)
         return cls(number, edges, np.frombuffer(reply, np.uint8, size, 32 + edges.nbytes))
 

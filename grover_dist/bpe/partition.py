@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from grover_dist.bpe import indexing, kernels
+from grover_dist.bpe.cost import Memory, choose_memory
 from grover_dist.bpe.kernels import EDGE, EDGE_COLUMNS
 from grover_dist.bpe.levels import tokens_to_levels
-from grover_dist.bpe.memory import Memory, choose_memory
 from grover_dist.bpe.messages import Reply, RoundMessage, sum_payloads
 
 MAX_STRIP_ROWS = 2**32 - 2**20  # positions inside a strip are uint32
@@ -150,7 +150,7 @@ class Partition:
             for a, b in self._ranges
         ]
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._left, self._right = np.zeros(4, np.int64), np.zeros(4, np.int64)
+        self._left, self._right, self._n_tokens = np.zeros(65_536, np.int64), np.zeros(65_536, np.int64), 4
         self._lengths = np.zeros(65_536, np.uint32)  # of each token, in bases; an edge has none
         self._lengths[:4] = 1
         self._round, self._reply = -1, b""
@@ -203,9 +203,9 @@ class Partition:
         return np.concatenate(pieces) if pieces else np.empty(0, np.uint16)
 
     def _add_tokens(self, merges: np.ndarray) -> None:
-        assert merges[0, 2] == len(self._left) and np.all(np.diff(merges[:, 2]) == 1)
-        self._left = np.concatenate([self._left, merges[:, 0]])
-        self._right = np.concatenate([self._right, merges[:, 1]])
+        assert merges[0, 2] == self._n_tokens
+        self._n_tokens += len(merges)
+        self._left[merges[:, 2]], self._right[merges[:, 2]] = merges[:, 0], merges[:, 1]
         # Longer than any strip is long enough.
         both = self._lengths[merges[:, 0]].astype(np.int64) + self._lengths[merges[:, 1]]
         self._lengths[merges[:, 2]] = np.minimum(both, MAX_STRIP_ROWS)

@@ -1,4 +1,4 @@
-"""Bytes that learning needs, by mode, and the choice between the modes.
+"""Bytes and seconds that learning needs, by mode, and the choice between the modes.
 
 The constants are checked by benchmarks/learn.py; docs/scaling.md explains them.
 """
@@ -13,12 +13,26 @@ from grover_dist.errors import UserError
 Memory = Literal["auto", "fast", "lean"]
 BYTES_A_BASE: dict[str, float] = {"fast": 11.0, "lean": 6.0}  # at the peak of a partition, with some room
 FIXED_BYTES = 8 << 20  # tables of 65,536 tokens, per strip
-COUNT_BYTES_A_PAIR = 40  # of the coordinator; at most cycles squared pairs, and far fewer on a small genome
+NANOSECONDS_A_BASE, NANOSECONDS_A_BASE_AND_CYCLE = 42.0, 0.003  # of one core of 2.5 GHz, fast mode
+LEAN_FACTOR = 2.5
 
 
 def partition_bytes(n_rows: int, memory: Literal["fast", "lean"], strips: int = 1) -> int:
     """What a partition of so many rows needs at its peak."""
     return int(BYTES_A_BASE[memory] * n_rows) + strips * FIXED_BYTES
+
+
+def learn_rounds(cycles: int) -> float:
+    """Round trips between coordinator and workers, as on human and yeast DNA: 101 for 600 cycles, 474 for 5,000."""
+    return min(cycles, 45 + cycles / 11.6)
+
+
+def learn_seconds(
+    n_rows: int, cycles: int, cores: int, memory: Literal["fast", "lean"] = "fast", *, round_trip_seconds: float = 0.003
+) -> float:
+    """Wall seconds of learning on so many cores, without loading the genome and writing the store."""
+    nanoseconds = (NANOSECONDS_A_BASE + NANOSECONDS_A_BASE_AND_CYCLE * cycles) * (LEAN_FACTOR if memory == "lean" else 1.0)
+    return 1e-9 * nanoseconds * n_rows / cores + learn_rounds(cycles) * round_trip_seconds
 
 
 def available_bytes() -> int | None:

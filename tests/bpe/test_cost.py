@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from grover_dist.bpe.memory import available_bytes, choose_memory, partition_bytes
+from grover_dist.bpe.cost import available_bytes, choose_memory, learn_rounds, learn_seconds, partition_bytes
 from grover_dist.errors import UserError
 
 
@@ -22,3 +22,9 @@ def test_too_little_is_refused_with_the_bytes(memory):
 def test_this_machine_tells_what_is_free():
     free = available_bytes()
     assert free is None or free > 0
+
+
+def test_seconds_fall_with_cores_down_to_the_round_trips():
+    one, many = learn_seconds(10**9, 600, 1), learn_seconds(10**9, 600, 10**6)
+    assert 20 < one < 100 and many == pytest.approx(0.003 * learn_rounds(600), rel=0.01)
+    assert learn_rounds(10) == 10 and 90 < learn_rounds(600) < 110 and 450 < learn_rounds(5_000) < 500

@@ -106,7 +106,7 @@ def test_apply_then_no_drift_then_destroy_to_nothing(
     _check_user_data(outputs["user_data"])
 
     began = time.monotonic()
-    example.run("destroy", "-input=false", "-auto-approve", "-parallelism=20", *given)
+    example.run("destroy", "-input=false", "-refresh=false", "-auto-approve", "-parallelism=20", *given)
     seconds["destroy"] = time.monotonic() - began
     assert "values" not in example.json("show", "-json"), "the state still holds resources"
     assert fake.left() == {}, "the fake still holds resources"

@@ -13,6 +13,7 @@ from grover_dist.errors import UserError
 
 if TYPE_CHECKING:
     from grover_dist.config import Config
+    from grover_dist.run_dir import RunDir
 
 app = typer.Typer(
     name="grover-dist",
@@ -175,17 +176,46 @@ def status(run: RunPath) -> None:
 
 
 @app.command()
-def verify(run: RunPath) -> None:
+def verify(
+    run: RunPath,
+    grover: Annotated[bool, typer.Option("--grover", help="Compare an hg19 run with what is known of GROVER's vocabulary.")] = False,
+) -> None:
     """Check every file of a run against its manifest, and the store against its vocabulary."""
     from grover_dist.corpus.verify import verify_run
     from grover_dist.run_dir import RunDir
 
+    if grover:
+        _verify_grover(RunDir.existing(run))
+        return
     findings = verify_run(RunDir.existing(run))
     for finding in findings:
         _say(str(finding))
     if findings:
         raise UserError(f"{len(findings)} fault{'s' if len(findings) > 1 else ''} found", where=run)
     _say("every file is as it was written")
+
+
+def _verify_grover(run: RunDir) -> None:
+    from grover_dist.analysis.token_statistics import token_statistics
+    from grover_dist.bpe.grover_check import CYCLES, check_grover
+    from grover_dist.corpus.corpus import Corpus
+
+    learned = run.latest("learn")
+    if learned is None:
+        raise UserError("the run has no vocabulary yet", where=run.path, hint="run `grover-dist learn CONFIG` first")
+    corpus = Corpus.open(learned)
+    counts = token_statistics(corpus, CYCLES).count if corpus.cycles_known >= CYCLES else None
+    checks = check_grover(corpus.vocabulary, counts, corpus.store.n_rows)
+    for check in checks:
+        _say(f"{'as expected' if check.passed else 'DIFFERS':12} {check.name}: expected {check.expected}, found {check.found}")
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        pieces = sum(check.whole_genome for check in failed)
+        raise UserError(
+            f"{len(failed)} of {len(checks)} statements about GROVER's vocabulary differ ({pieces} of them hold for the whole hg19 only)",
+            where=run.path,
+            hint="compare a run on hg19, chromosomes 1-22, X and Y, with bpe.cycles of 600 or more",
+        )
 
 
 @app.command()

@@ -16,6 +16,33 @@ from grover_dist.errors import UserError
 from grover_dist.run_dir import Artifact, RunDir
 
 
+class LearnerActor:
+    """A PartitionWorker that is opened by its first call: what fails then comes back as that call's error, with its words, while a
+    constructor that fails looks like a lost actor.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+        self._worker: PartitionWorker | None = None
+
+    def _open(self) -> PartitionWorker:
+        if self._worker is None:
+            self._worker = PartitionWorker(*self._arguments)
+        return self._worker
+
+    def start(self) -> bytes:
+        return self._open().start()
+
+    def round(self, message: bytes) -> bytes:
+        return self._open().round(message)
+
+    def replay(self, messages: list[bytes]) -> bytes:
+        return self._open().replay(messages)
+
+    def write_parts(self, folder: str, metadata: dict[str, Any]) -> list[str]:
+        return self._open().write_parts(folder, metadata)
+
+
 def learn_on_ray(config: Config, run: RunDir, genome: Artifact, room: Room, say: Callable[[str], None]) -> Artifact:
     """Stage "learn" with its partitions in Ray actors: by default one for each node with the node's cores as threads, and two at
     the least where there are two cores.
@@ -24,7 +51,7 @@ def learn_on_ray(config: Config, run: RunDir, genome: Artifact, room: Room, say:
     actors = max(room.nodes, min(2, int(room.cpus))) if wanted == "auto" else wanted
     actors = max(1, min(actors, int(room.cpus)))
     threads = max(1, int(room.cpus) // actors)
-    actor_class = ray.remote(num_cpus=threads, scheduling_strategy="SPREAD")(PartitionWorker)
+    actor_class = ray.remote(num_cpus=threads, scheduling_strategy="SPREAD")(LearnerActor)
     handles: list[Any] = []
 
     def make_workers(genome_path: str, row_ranges: Sequence[tuple[int, int]]) -> list[Any]:

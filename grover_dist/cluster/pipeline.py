@@ -43,6 +43,9 @@ class Pipeline:
         genome = self.genome()
         return self._once("corpus", lambda: learn_on_ray(self.config, self.run, genome, self.room, self.say))
 
+    def health(self) -> Artifact:
+        return self._task("health", "grover_dist.corpus.health:measure_health", corpus=self.corpus())
+
     def task(self) -> Artifact:
         return self._task("kmer-task", "grover_dist.selection.task:build_task", genome=self.genome())
 
@@ -76,6 +79,7 @@ class Pipeline:
         everything: dict[str, Artifact | list[Artifact]] = {
             "genome": self.genome(),
             "learn": self.corpus(),
+            "health": self.health(),
             "kmer-task": self.task(),
             "kmer-baselines": ladder["baselines"],
             "pretrain": list(ladder["pretrained"].values()),
@@ -106,8 +110,9 @@ class Pipeline:
             if baselines is None:
                 call = self._call("kmer-baselines", "grover_dist.selection.baselines:build_baselines", genome=self.genome(), task=task)
                 jobs.append(Job("kmer-baselines", lambda call=call: run_task(call), cpus=1.0))
+                jobs.append(Job("health", self.health, cpus=1.0))
             results = self._run(jobs)
-            baselines = results.pop("kmer-baselines", baselines)
+            baselines = results.get("kmer-baselines", baselines)
             for cycles in alive:
                 pretrained[cycles], evaluations[cycles] = results[f"c{cycles}"]["pretrain"], results[f"c{cycles}"]["kmer"]
                 reached[cycles] = rung.index

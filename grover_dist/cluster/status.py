@@ -8,7 +8,20 @@ from collections.abc import Iterator
 from grover_dist.cluster.console import describe_progress
 from grover_dist.run_dir import MANIFEST, RunDir, read_artifact
 
-STAGES = ("genome", "learn", "kmer-task", "kmer-baselines", "pretrain", "kmer", "selection", "finetune", "analysis", "export", "report")
+STAGES = (
+    "genome",
+    "learn",
+    "health",
+    "kmer-task",
+    "kmer-baselines",
+    "pretrain",
+    "kmer",
+    "selection",
+    "finetune",
+    "analysis",
+    "export",
+    "report",
+)
 
 
 def describe_run(run: RunDir) -> Iterator[str]:

@@ -122,8 +122,6 @@ def build_corpus(
     call(workers, method, args_per_worker) reaches them. A killed stage goes on from the merges in its log. UserError where the genome
     supports fewer cycles than asked for.
     """
-    if config.bpe.strand != "forward":
-        raise UserError("learning on both strands is not there yet", where="bpe.strand", got=config.bpe.strand, expected="forward")
 
     def write(work: Work) -> None:
         opened = open_genome(genome)
@@ -147,7 +145,7 @@ def build_corpus(
 
         group = WorkerGroup(make_workers(genome_path, ranges), call=call, revive=revive, say=say)
         with MergeLog.open(work.file("merges.log"), genome.digest, strand=config.bpe.strand, say=say) as log:
-            vocabulary = learn(group, config.bpe.cycles, log=log, say=say)
+            vocabulary = learn(group, config.bpe.cycles, strand=config.bpe.strand, log=log, say=say)
         shutil.rmtree(store, ignore_errors=True)
         store.mkdir()
         metadata = {"learner": vocabulary_digest(vocabulary), "genome": genome.digest, "cycles": vocabulary.cycles}

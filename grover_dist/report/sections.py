@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,9 @@ def genome_section(genome: Artifact | None) -> PageSection:
     return section
 
 
-def vocabulary_section(learn: Artifact | None, candidates: Sequence[int], chosen: int | None, analysis: Artifact | None) -> PageSection:
+def vocabulary_section(
+    learn: Artifact | None, health: Artifact | None, candidates: Sequence[int], chosen: int | None, analysis: Artifact | None
+) -> PageSection:
     section = PageSection("vocabulary", "Vocabulary")
     if learn is None:
         section.note("No vocabulary has been learned in this run.")
@@ -77,10 +79,10 @@ def vocabulary_section(learn: Artifact | None, candidates: Sequence[int], chosen
         "Dead words are entries that never occur, because later merges took all of their occurrences."
     )
     section.table(rows, columns)
-    health = health_rows(json.loads(learn.file("vocabulary.json").read_text()), known, chosen)
-    if health:
+    rows = health_rows(health, known, chosen)
+    if rows:
         section.table(
-            health,
+            rows,
             [
                 Column("cycles", "cycles", integer),
                 Column("reverse-complement closure", "closure", percent),
@@ -99,11 +101,12 @@ def vocabulary_section(learn: Artifact | None, candidates: Sequence[int], chosen
     return section
 
 
-def health_rows(vocabulary: Mapping[str, Any], known: Sequence[int], chosen: int | None) -> list[dict[str, Any]]:
-    """What vocabulary.json says of the health of each candidate (grover_dist.bpe.health); empty where it says nothing."""
+def health_rows(health: Artifact | None, known: Sequence[int], chosen: int | None) -> list[dict[str, Any]]:
+    """What the health stage says of each candidate (grover_dist.bpe.health); empty where it was not run."""
+    figures = json.loads(health.file("health.json").read_text()) if health is not None else {}
     rows = []
     for cycles in known:
-        found = vocabulary.get("health", {}).get(str(cycles))
+        found = figures.get(str(cycles))
         if found is not None:
             rows.append(
                 {

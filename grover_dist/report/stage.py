@@ -21,7 +21,7 @@ from grover_dist.report.page import Tile, big_bases, percent, render
 from grover_dist.report.sections import genome_section, pretraining_section, selection_section, vocabulary_section
 from grover_dist.run_dir import Artifact, RunDir, Work
 
-STAGES = ("genome", "learn", "kmer-task", "kmer-baselines", "pretrain", "kmer", "selection", "finetune", "analysis", "export")
+STAGES = ("genome", "learn", "health", "kmer-task", "kmer-baselines", "pretrain", "kmer", "selection", "finetune", "analysis", "export")
 _FORMAT = 1  # of the page; a change makes a new report of the same run
 
 
@@ -62,7 +62,7 @@ def _page(config: Config, by_stage: Mapping[str, Sequence[Artifact]], truths: Se
     embedding_sections = [make(analysis) for make in (embeddings_section, context_section, repeats_section, regions_section)]
     sections += [
         genome_section(_last(by_stage, "genome")),
-        vocabulary_section(_last(by_stage, "learn"), config.pretrain.candidates, chosen, analysis),
+        vocabulary_section(_last(by_stage, "learn"), _last(by_stage, "health"), config.pretrain.candidates, chosen, analysis),
         pretraining_section(by_stage.get("pretrain", ()), chosen),
         selection_section(_last(by_stage, "selection")),
         *(section for section in embedding_sections if section is not None),

@@ -271,7 +271,10 @@ def _evaluate(objective: Objective, engine: Engine, ranks: Ranks) -> dict[str, f
 
 def _seed(seed: int, step: int, rank: int) -> None:
     """Dropout of a step depends on nothing before it, so that a resumed run drops what the uninterrupted one drops."""
-    torch.manual_seed(int.from_bytes(hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest()))
+    number = int.from_bytes(hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest())
+    torch.default_generator.manual_seed(number)  # torch.manual_seed visits every kind of device, for milliseconds
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed(number)
 
 
 @contextmanager
@@ -294,8 +297,13 @@ def _stacks_of_a_hang(timeout_seconds: float) -> Iterator[Callable[[], None]]:
     process group gives up on the rank that hangs.
     """
 
+    armed = -math.inf
+
     def alive() -> None:
-        faulthandler.dump_traceback_later(0.8 * timeout_seconds, file=sys.__stderr__)
+        nonlocal armed  # arming starts a thread: not at every step of a small model
+        if time.monotonic() - armed > 0.05 * timeout_seconds:
+            armed = time.monotonic()
+            faulthandler.dump_traceback_later(0.8 * timeout_seconds, file=sys.__stderr__)
 
     try:
         yield alive

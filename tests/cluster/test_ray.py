@@ -18,10 +18,10 @@ import ray  # noqa: E402
 from grover_dist.bpe.learn import WorkerLost  # noqa: E402
 from grover_dist.cluster.console import following  # noqa: E402
 from grover_dist.cluster.gangs import Call, run_gang, run_task  # noqa: E402
-from grover_dist.cluster.learners import call_actors, learn_on_ray  # noqa: E402
+from grover_dist.cluster.learners import LearnerActor, call_actors, learn_on_ray  # noqa: E402
 from grover_dist.cluster.session import ray_session  # noqa: E402
 from grover_dist.config import config_from  # noqa: E402
-from grover_dist.corpus.build import PartitionWorker, build_corpus  # noqa: E402
+from grover_dist.corpus.build import build_corpus  # noqa: E402
 from grover_dist.errors import UserError  # noqa: E402
 from grover_dist.genome.stage import build_genome  # noqa: E402
 from grover_dist.run_dir import RunDir  # noqa: E402
@@ -80,8 +80,15 @@ def test_actors_write_the_same_files_as_one_process(room, learned, tmp_path):
     assert corpus.manifest["files"] == learned[2].manifest["files"] and corpus.digest == learned[2].digest
 
 
+def test_a_fault_inside_an_actor_comes_back_in_its_own_words(room, tmp_path):
+    actor = ray.remote(LearnerActor).remote(str(tmp_path / "no-genome"), 0, 10)
+    with pytest.raises(FileNotFoundError, match="no-genome"):
+        call_actors([actor], "start", [()])
+    ray.kill(actor)
+
+
 @ray.remote(num_cpus=0.5)
-class MortalWorker(PartitionWorker):
+class MortalWorker(LearnerActor):
     def process_id(self) -> int:
         return os.getpid()
 

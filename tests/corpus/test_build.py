@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from grover_dist.bpe.learn import WorkerLost, call_local
-from grover_dist.bpe.reference import learn_reference
+from grover_dist.bpe.reference import learn_reference, learn_symmetric_reference
 from grover_dist.corpus.build import build_corpus, local_workers, part_rows, worker_ranges
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.errors import UserError
-from grover_dist.genome.stage import build_genome
+from grover_dist.genome.stage import build_genome, open_genome
 from grover_dist.run_dir import RunDir, read_artifact
 
 
@@ -132,11 +132,18 @@ def test_workers_that_die_for_ever(fresh):
         build_corpus(*fresh, n_workers=2, call=call, say=quiet)
 
 
-def test_learning_on_both_strands_is_refused_not_ignored(settings_for, hostile_fasta, tmp_path):
-    config = settings_for(tmp_path / "run", hostile_fasta, bpe={"strand": "symmetric", "cycles": 20}, pretrain={"candidates": [20]})
+def test_learning_on_both_strands_gives_the_store_of_its_oracle(settings_for, hostile_fasta, tmp_path):
+    config = settings_for(tmp_path / "run", hostile_fasta, bpe={"strand": "symmetric", "cycles": 8}, pretrain={"candidates": [8]})
     run = RunDir.open(config)
-    with pytest.raises(UserError, match="both strands"):
-        build_corpus(config, run, build_genome(config, run, say=quiet), say=quiet)
+    genome = build_genome(config, run, say=quiet)
+    corpus = Corpus.open(build_corpus(config, run, genome, n_workers=2, say=quiet))
+    opened = open_genome(genome)
+    contigs = [opened.bases(start, stop).tolist() for start, stop in pairwise(opened.contigs.row_start.tolist())]
+    merges, levels = learn_symmetric_reference(contigs, 8)
+    found = corpus.vocabulary
+    pairs = zip((found.left - 5).tolist(), (found.right - 5).tolist(), found.count.tolist(), strict=True)
+    assert list(pairs) == merges
+    assert corpus.store.level(0, corpus.store.n_rows).tolist() == [level for contig in levels for level in contig]
 
 
 def test_more_cycles_than_the_genome_supports(settings_for, tmp_path):
@@ -153,7 +160,7 @@ import sys
 from pathlib import Path
 from grover_dist.config import load_config
 from grover_dist.corpus.build import build_corpus
-from grover_dist.genome.stage import build_genome
+from grover_dist.genome.stage import build_genome, open_genome
 from grover_dist.run_dir import RunDir
 config = load_config(sys.argv[1])
 run = RunDir.open(config)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from grover_dist.config import config_from
 from grover_dist.report.page import Column, interval, percent
 from grover_dist.report.sections import health_rows
+from grover_dist.run_dir import RunDir
 
 
-def test_health_is_shown_where_it_was_measured() -> None:
+def test_health_is_shown_where_it_was_measured(tmp_path) -> None:
     found = {
         "reverse_complement_closure": 0.5,
         "boundary_agreement": None,
         "resynchronisation_bp": {"p95": 12.0},
         "substitution_footprint_bp": None,
     }
-    rows = health_rows({"health": {"60": found}}, [30, 60], 60)
+    run = RunDir.open(config_from({"run": {"dir": str(tmp_path / "run")}, "genome": {"fasta": "genome.fa"}}))
+    health = run.once("health", "vocabulary", lambda work: work.write_json("health.json", {"60": found}), settings={})
+    rows = health_rows(health, [30, 60], 60)
     assert rows == [{"cycles": 60, "chosen": True, "closure": 0.5, "agreement": None, "resynchronisation": 12.0, "footprint": None}]
-    assert health_rows({}, [30, 60], 60) == []
+    assert health_rows(None, [30, 60], 60) == []
 
 
 def test_what_is_not_known_is_a_dash() -> None:

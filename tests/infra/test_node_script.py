@@ -171,7 +171,7 @@ class TestTwoNodes:
             worker.metadata.values["spot/instance-action"] = '{"action": "terminate", "time": "2026-01-01T00:00:00Z"}'
             until(lambda: "leaving: spot notice" in worker.read("/var/log/grover/watch.log"), seconds=30, what="the notice")
             until(lambda: alive(head, token) == 1, seconds=90, what="the worker is gone")
-            assert "raylet" not in worker.shell("ps -e -o comm", check=False)
+            until(lambda: "raylet" not in worker.shell("ps -e -o comm", check=False), seconds=90, what="the raylet ends")
 
             # The head's own end, with the idle minutes of a fresh watch.
             head.shell("kill -TERM -- -$(cat /run/grover-watch.service.pid)")

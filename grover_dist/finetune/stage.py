@@ -26,7 +26,7 @@ from grover_dist.model.bert import bert_config, classifier
 from grover_dist.run_dir import Artifact, RunDir, Work, write_atomically
 from grover_dist.selection.classifier import POOLED, Classification, fit, predict
 from grover_dist.selection.examples import TokenExamples, TokenRows, tokens_of_sequences
-from grover_dist.selection.gang_stage import once_in_gang
+from grover_dist.training.gang_stage import once_in_gang
 from grover_dist.training.ranks import Ranks
 
 ARMS = ("pretrained", "twin")

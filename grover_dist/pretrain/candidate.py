@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from grover_dist.model.size import flops_per_token, parameters
 from grover_dist.pretrain.objective import MaskedLanguageModelling
 from grover_dist.run_dir import Artifact, RunDir, Work
 from grover_dist.training.engine import split_batch
+from grover_dist.training.gang_stage import once_in_gang
 from grover_dist.training.loop import Plan, Result, train
 from grover_dist.training.metrics import MetricsWriter
 from grover_dist.training.ranks import Ranks
@@ -49,15 +49,8 @@ def pretrain_candidate(
     name = f"c{cycles}"
     settings = hashed_settings(config, cycles, budget_bases)
     inputs = {"learn": corpus} | ({"continued": continue_from} if continue_from else {})
-    found = ranks.on_main(lambda: run.find("pretrain", name, settings=settings, inputs=inputs))
-    if found is not None:
-        if ranks.is_main:
-            say(f"pretrain {name}: complete already, skipped ({found.path.name})")
-        return found
-    with ExitStack() as stack:
-        work: Work = ranks.on_main(
-            lambda: stack.enter_context(run.begin("pretrain", name, settings=settings, inputs=inputs, resumable=True))
-        )
+
+    def write(work: Work) -> None:
         opened = Corpus.open(corpus)
         windows = make_windows(
             opened.store, split_blocks(opened.store.contigs, config.split, config.seed), config.windows, cycles, config.seed
@@ -88,11 +81,10 @@ def pretrain_candidate(
             say=say,
         )
         ranks.on_main(lambda: _finish(config, work, opened, cycles, plan, result))
-        ranks.on_main(stack.close)
-    artifact = ranks.on_main(lambda: run.find("pretrain", name, settings=settings, inputs=inputs))
-    if ranks.is_main:
-        say(f"pretrain {name}: {result.bases:,} bases, {result.evaluation['bits_per_base']:.4f} bits a base, {result.seconds:.0f} s")
-    return artifact
+        if ranks.is_main:
+            say(f"pretrain {name}: {result.bases:,} bases, {result.evaluation['bits_per_base']:.4f} bits a base, {result.seconds:.0f} s")
+
+    return once_in_gang(run, ranks, "pretrain", name, write, settings=settings, inputs=inputs, resumable=True, say=say)
 
 
 def hashed_settings(config: Config, cycles: int, budget_bases: int) -> dict[str, Any]:

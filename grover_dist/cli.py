@@ -166,6 +166,27 @@ def encode(
 
 
 @app.command()
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    hardware: Annotated[str, typer.Option(help="'this' machine, measured for a second, or a GPU by name: a100, h100, h200, l4.")] = "this",
+    mfu: Annotated[float, typer.Option(help="Share of the peak that training is expected to reach.", min=0.01, max=1.0)] = 0.4,
+    cores: Annotated[int, typer.Option(help="Cores that learn the vocabularies.", min=1)] = 2,
+) -> None:
+    """Memory, steps, hours and disk of a run, before anything starts."""
+    from grover_dist.cluster.plan import describe_plan
+    from grover_dist.training.plan import GPU_PEAK_FLOPS, measured_matmul_rate
+
+    settings = _config(config, overrides)
+    if hardware != "this" and hardware not in GPU_PEAK_FLOPS:
+        raise UserError("unknown hardware", got=hardware, expected=", ".join(["this", *GPU_PEAK_FLOPS]))
+    peak = measured_matmul_rate() if hardware == "this" else GPU_PEAK_FLOPS[hardware]
+    name = f"{'this machine, measured' if hardware == 'this' else hardware} at {mfu:.0%} of {peak / 1e12:,.2f} TFLOP/s"
+    for line in describe_plan(settings, flops_per_second=mfu * peak, hardware=name, cores=cores):
+        _say(line)
+
+
+@app.command()
 def status(run: RunPath) -> None:
     """Which stages of a run are complete, and where its candidates stand."""
     from grover_dist.cluster.status import describe_run

@@ -1,0 +1,73 @@
+"""`grover-dist plan`: what a run will need, by formula, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from grover_dist.bpe.cost import learn_seconds, partition_bytes
+from grover_dist.config import Config
+from grover_dist.genome.fasta import check_exists
+from grover_dist.selection.ladder import plan_rungs
+from grover_dist.training.engine import resolve_zero_stage
+from grover_dist.training.plan import plan_candidate
+
+_GENOME_BYTES_A_BASE, _STORE_BYTES_A_BASE = 1.125, 3.125  # uint8 base and one bit of mask; the store adds a uint16 level
+_BASES_A_GZIP_BYTE = 3.6  # of soft-masked DNA
+
+
+def describe_plan(config: Config, *, flops_per_second: float, hardware: str, cores: int) -> Iterator[str]:
+    """Lines: the learner, then each candidate on the ladder's last rung, then the sweep. `flops_per_second`: what one rank achieves."""
+    bases = genome_bases(config)
+    fast, lean = partition_bytes(bases, "fast"), partition_bytes(bases, "lean")
+    disk = bases * (_GENOME_BYTES_A_BASE + _STORE_BYTES_A_BASE)
+    yield f"genome    about {bases:,} bases; {size(disk)} of disk for genome and store"
+    yield (
+        f"learn     {config.bpe.cycles:,} cycles: {size(fast)} of memory over all actors ({size(lean)} in lean mode), "
+        f"about {learn_seconds(bases, config.bpe.cycles, cores):,.1f} s on {cores} cores"
+    )
+    ranks = config.resources.ranks_per_candidate
+    stage = resolve_zero_stage(config.engine, ranks)
+    yield f"pretrain  on {hardware}, {ranks} rank{'s' if ranks > 1 else ''} a candidate, ZeRO stage {stage}"
+    yield f"  {'cycles':>7} {'parameters':>12} {'steps':>9} {'tokens':>16} {'MFLOP/token':>12} {'memory/rank':>12} {'disk':>9} {'hours':>9}"
+    hours = 0.0
+    for cycles in sorted(config.pretrain.candidates):
+        found = plan_candidate(
+            config, cycles, budget_bases=config.pretrain.budget_bases, world=ranks, flops_per_second=flops_per_second * ranks
+        )
+        hours += found.hours
+        disk += found.disk_bytes
+        yield (
+            f"  {cycles:>7,} {found.parameters:>12,} {found.steps:>9,} {found.tokens:>16,.0f} {found.flops_per_token / 1e6:>12,.2f} "
+            f"{size(found.memory[stage].total):>12} {size(found.disk_bytes):>9} {found.hours:>9,.2f}"
+        )
+    rungs = plan_rungs(config.selection.ladder, config.pretrain.budget_bases)
+    budgets = ", ".join(f"{rung.budget_bases:,}" for rung in rungs)
+    yield f"sweep     {hours:,.2f} gang hours of pretraining to the whole budget, {size(disk)} of disk"
+    yield f"ladder    {config.selection.ladder.kind}, {len(rungs)} rung{'s' if len(rungs) > 1 else ''}: {budgets} bases"
+
+
+def genome_bases(config: Config) -> int:
+    """Bases by the size of the files, an upper bound: N and line ends count too. For gzip by the usual ratio."""
+    if config.genome.synthetic is not None:
+        return config.genome.synthetic.length_bp
+    total = 0.0
+    for path in config.genome.fasta:
+        check_exists(path)
+        total += path.stat().st_size * _ratio(path)
+    return round(total)
+
+
+def _ratio(path: Path) -> float:
+    if path.suffix in (".gz", ".bgz"):
+        return _BASES_A_GZIP_BYTE
+    return 4.0 if path.suffix == ".2bit" else 1.0
+
+
+def size(count: float) -> str:
+    """Bytes in words, 1 kB = 1,000 bytes."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1_000 or unit == "TB":
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1_000
+    raise AssertionError

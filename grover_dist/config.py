@@ -151,6 +151,8 @@ class PretrainSettings(Section):
     evaluations: int = Field(8, ge=1)  # points of the held-out learning curve
     checkpoint_every_steps: int = Field(100, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
+    reverse_complement: bool = False  # each sample is read from either strand, by a keyed coin
+    soft_mask_weight: Fraction = 1.0  # of soft-masked bases in the training loss
     mask: MaskSettings = MaskSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
 

@@ -7,9 +7,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grover_dist.config import Config
 from grover_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 CONFIG_NAME = "config.yaml"
 
@@ -25,11 +29,7 @@ def submit_job(config: Config, *, address: str, follow: bool, say: Callable[[str
         write_working_folder(config.with_absolute_paths(), Path(folder))
         try:
             client = JobSubmissionClient(address)
-            job = client.submit_job(
-                entrypoint=f"python -m grover_dist run {CONFIG_NAME}",
-                runtime_env={"working_dir": folder},
-                metadata={"run": config.run.name},
-            )
+            job = _submit(client, folder, config)
         except (ConnectionError, RuntimeError) as error:
             raise UserError(
                 "the Ray dashboard does not take the job",
@@ -53,6 +53,22 @@ def submit_job(config: Config, *, address: str, follow: bool, say: Callable[[str
         time.sleep(1.0)
     say(f"job {job}: {status.value.lower()}")
     return 0 if status == JobStatus.SUCCEEDED else 1
+
+
+def _submit(client: JobSubmissionClient, folder: str, config: Config) -> str:
+    """A head that has just started has no agent for jobs yet; it is given a minute."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            return client.submit_job(
+                entrypoint=f"python -m grover_dist run {CONFIG_NAME}",
+                runtime_env={"working_dir": folder},
+                metadata={"run": config.run.name},
+            )
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
 
 
 def write_working_folder(config: Config, folder: Path) -> None:

@@ -100,6 +100,8 @@ def hashed_settings(config: Config, cycles: int, budget_bases: int) -> dict[str,
         "precision": config.engine.precision,
         "batch_windows": pretrain.batch_windows,
         "mask": pretrain.mask,
+        "reverse_complement": pretrain.reverse_complement,
+        "soft_mask_weight": pretrain.soft_mask_weight,
         "optimizer": pretrain.optimizer,
         "evaluate_windows": pretrain.evaluate_windows,
     }
@@ -130,7 +132,17 @@ def masked_batches(config: Config, corpus: Corpus, windows: Windows, cycles: int
     """The candidate's batches. UserError where the ranks cannot share one."""
     pretrain = config.pretrain
     split = split_batch(pretrain.batch_windows, world, pretrain.micro_batch_windows)
-    return MaskedBatches(corpus, windows, cycles, config.seed, pretrain.batch_windows, split.micro_batch, pretrain.mask)
+    return MaskedBatches(
+        corpus,
+        windows,
+        cycles,
+        config.seed,
+        pretrain.batch_windows,
+        split.micro_batch,
+        pretrain.mask,
+        reverse_complement=pretrain.reverse_complement,
+        soft_mask_weight=pretrain.soft_mask_weight,
+    )
 
 
 def _metrics(config: Config, run: RunDir, work: Work, name: str, plan: Plan) -> MetricsWriter:

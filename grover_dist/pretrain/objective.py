@@ -30,11 +30,16 @@ class MaskedLanguageModelling:
         return self._batches.step(step, rank, world)
 
     def size(self, batch: MicroBatch) -> BatchSize:
-        return BatchSize(len(batch.labels), batch.n_tokens, batch.n_bases)
+        # A step whose targets all weigh nothing teaches nothing, and must not divide by nothing.
+        targets = len(batch.labels) if batch.weights is None else max(float(batch.weights.sum()), 1e-6)
+        return BatchSize(targets, batch.n_tokens, batch.n_bases)
 
     def loss(self, model: Any, batch: MicroBatch, device: torch.device) -> torch.Tensor:
         logits, labels = _score(model, batch, device)
-        return functional.cross_entropy(logits, labels, reduction="sum")
+        if batch.weights is None:
+            return functional.cross_entropy(logits, labels, reduction="sum")
+        weights = torch.from_numpy(batch.weights).to(device)
+        return (weights * functional.cross_entropy(logits, labels, reduction="none")).sum()
 
     def evaluate(self, model: Any, ranks: Ranks) -> dict[str, float]:
         """Over the masked tokens of the held-out windows, whose masks never change.

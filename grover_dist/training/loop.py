@@ -29,7 +29,7 @@ from grover_dist.training.schedule import Schedule
 
 
 class BatchSize(NamedTuple):
-    targets: int  # what the loss is averaged over
+    targets: float  # what the loss is averaged over: their number, or the sum of their weights
     tokens: int
     bases: int
 

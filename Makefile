@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
+# Launchers (ray, deepspeed, torchrun) and the jobs that they start must be those of the environment.
+export PATH := $(abspath $(BIN)):$(PATH)
 # A GPU that happens to be there is left alone: both targets must give the same on every machine.
 export DS_ACCELERATOR := cpu
 export RAY_AUTH_MODE := disabled

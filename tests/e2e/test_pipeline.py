@@ -27,7 +27,8 @@ SAME_FILES = ("merges.txt", "vocabulary.json", "table.arrow", "decision.json", "
 
 def environment(home: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return kept | {"HOME": str(home), "RAY_AUTH_MODE": "disabled", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # a job's entry point is the `python` of its head
+    return kept | {"PATH": path, "HOME": str(home), "RAY_AUTH_MODE": "disabled", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
 
 
 def start(run: Path, home: Path) -> subprocess.Popen:

@@ -97,7 +97,8 @@ class Pipeline:
         from grover_dist.selection.ladder import go_on, plan_rungs
         from grover_dist.selection.scores import compare_evaluations
 
-        corpus, task = self.corpus(), self.task()
+        task = self.task()  # first: a genome too small for the split is refused before anything is learned
+        corpus = self.corpus()
         settings, candidates = self.config.selection.ladder, self.config.pretrain.candidates
         rungs = plan_rungs(settings, self.config.pretrain.budget_bases)
         pretrained: dict[int, Artifact] = {}

@@ -42,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Preempted as stopped:
         print(f"grover-dist: {stopped}", file=sys.stderr)
         return EXIT_FAILED
-    finally:
-        Ranks.leave()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    Ranks.end_process(main())

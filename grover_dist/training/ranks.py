@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed
@@ -53,10 +54,17 @@ class Ranks:
         return cls(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
 
     @staticmethod
-    def leave() -> None:
-        """Close the process group, where this process opened one. Otherwise a launcher warns at the end of the process."""
+    def end_process(code: int = 0) -> NoReturn:
+        """Close the process group and end this process, which a launcher started for one rank and which has nothing more to do.
+
+        The process ends without the interpreter's tear-down: DeepSpeed holds groups whose threads outlive `destroy_process_group`,
+        and now and then they abort the tear-down of a rank whose work is done, which the launcher then reports as a failure.
+        """
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
     @property
     def is_main(self) -> bool:

@@ -29,7 +29,7 @@ def main() -> None:
     seen = ranks.gather(work(Path(sys.argv[1]), int(sys.argv[2]), ranks))
     if ranks.is_main:
         Path(sys.argv[3]).write_text(json.dumps(seen))
-    Ranks.leave()
+    Ranks.end_process()
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def main() -> None:
     done = [do(job, ranks) for job in json.loads(sys.argv[1])]
     if ranks.is_main:
         Path(sys.argv[2]).write_text(json.dumps(done))
-    Ranks.leave()
+    Ranks.end_process()
 
 
 if __name__ == "__main__":

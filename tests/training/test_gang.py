@@ -78,7 +78,7 @@ def test_a_checkpoint_of_one_rank_goes_on_with_two(alone, of_two, stage):
 FAULTS = ["not a finite number", "other settings", "not given the same work", "cannot share a batch of 7"]
 
 
-@pytest.mark.parametrize(("index", "words"), enumerate(FAULTS), ids=FAULTS)
+@pytest.mark.parametrize(("index", "words"), list(enumerate(FAULTS)), ids=FAULTS)
 def test_a_fault_that_one_rank_sees_ends_all_ranks_with_the_same_words(of_two, index, words):
     first, second = of_two["faults"][index]["errors"]
     assert first == second and words in first

@@ -1,10 +1,11 @@
 """Counts of adjacent pairs, kept exact by the coordinator, and the choice of the next merges.
 
-One row a left token: its right tokens in ascending order with their counts. Tokens get ascending ids, so a row only grows at its end.
-Counts of existing pairs only fall, and from that follows all the thrift here. A pair that is made with fewer occurrences than a threshold
-is not stored: it cannot be chosen before the best count has fallen below the threshold; when that happens, the counts are built again from
-the workers' replies with a lower one. And each row keeps an upper bound of its best count, so that only rows that reach the top are looked
-through.
+One row a left token: its right tokens in ascending order with their counts. Tokens get ascending ids, so a row only grows at its end, and a
+pair keeps its place in its row. One column a right token: its left tokens, with the place of each pair in its row. Counts of existing pairs
+only fall, and from that follows all the thrift here. A pair that is made with fewer occurrences than a threshold is not stored: it cannot
+be chosen before the best count has fallen below the threshold; when that happens, the counts are built again from the workers' replies with
+a lower one. So a row or column holds few pairs, and a merge walks through those of its tokens. And each row keeps an upper bound of its
+best count, so that only rows that reach the top are looked through.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from grover_dist.bpe.messages import add_merge, sum_payloads
+from grover_dist.bpe.messages import get_varint, sum_payloads
 
 MAX_MERGES_A_ROUND = 64
 _FALL = 32  # the threshold is this part of the best count when the counts are built
@@ -28,7 +29,7 @@ class PairCounts:
         self._base_counts = np.array(base_counts, np.int64)
         self._first_junctions = junctions
         self._history: list[tuple[np.ndarray, ...]] = []
-        self._sum_left, self._sum_right = np.zeros(n_tokens, np.int64), np.zeros(n_tokens, np.int64)
+        self._scratch = np.zeros((4, n_tokens), np.int64)  # histograms of left and right neighbours, and who they are
         self.n_tokens = 4
         self._build(1 if store_all else max(2, int(self._base_counts.max()) // _FALL))
 
@@ -56,8 +57,8 @@ class PairCounts:
     def _build(self, threshold: int) -> None:
         """Everything again from the replies so far, storing what had `threshold` occurrences when it was made."""
         self._threshold = threshold
-        # begin, size and room of each row in the entry arrays; bound, best right token and whether they are up to date.
-        self._rows = np.zeros((len(self._sum_left), 6), np.int64)
+        # Rows, then columns: begin, size and room in the entry arrays; of rows also bound, best right token and whether they are up to date.
+        self._rows = np.zeros((2 * self._scratch.shape[1], 6), np.int64)
         self._used = np.zeros(1, np.int64)
         self._right, self._count = np.empty(0, np.uint16), np.empty(0, np.int64)
         self._reserve(64)
@@ -70,13 +71,12 @@ class PairCounts:
     def _apply(self, merges: np.ndarray, payload: np.ndarray, dropped: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
         self._reserve(len(payload) + len(after) * len(merges))
         _apply(
-            self._rows, self._right, self._count, self._used, self._threshold, merges, payload, dropped, before, after,
-            self._sum_left, self._sum_right,
-        )  # fmt: skip
+            self._rows, self._right, self._count, self._used, self._threshold, merges, payload, dropped, before, after, self._scratch
+        )
 
     def _reserve(self, entries: int) -> None:
-        """Room for `entries` more. If every row had to move to twice its room at once, three times the used part would do."""
-        needed = 3 * int(self._used[0]) + 8 * entries + 8 * len(self._rows)
+        """Room for `entries` more pairs. If every row and column had to move to twice its room at once, three times the used part would do."""
+        needed = 3 * int(self._used[0]) + 16 * entries + 8 * len(self._rows)
         if needed > len(self._right):
             right, count = np.empty(4 * needed, np.uint16), np.empty(4 * needed, np.int64)  # untouched pages cost nothing
             right[: self._used[0]] = self._right[: self._used[0]]
@@ -86,6 +86,7 @@ class PairCounts:
 
 _BEGIN, _SIZE, _ROOM, _BOUND, _BEST, _EXACT = range(6)
 _FACING = 1 << 60  # beside a neighbour's count: this pair stands at a junction
+_SEARCH = 8  # a row so many times longer than the keys is searched for each of them
 
 
 @njit(cache=True, nogil=True)
@@ -97,19 +98,26 @@ def _raise_bound(rows, left, right, count):
 
 
 @njit(cache=True, nogil=True)
-def _append(rows, rights, counts, used, left, right, count):
-    size = rows[left, _SIZE]
-    if size == rows[left, _ROOM]:
+def _extend(rows, keys, values, used, row, key, value):
+    """One more entry at the end of a row or column."""
+    size = rows[row, _SIZE]
+    if size == rows[row, _ROOM]:
         room = max(4, 2 * size)
-        old, begin = rows[left, _BEGIN], used[0]
+        old, begin = rows[row, _BEGIN], used[0]
         for i in range(size):
-            rights[begin + i] = rights[old + i]
-            counts[begin + i] = counts[old + i]
+            keys[begin + i] = keys[old + i]
+            values[begin + i] = values[old + i]
         used[0] += room
-        rows[left, _BEGIN], rows[left, _ROOM] = begin, room
-    at = rows[left, _BEGIN] + size
-    rights[at], counts[at] = right, count
-    rows[left, _SIZE] = size + 1
+        rows[row, _BEGIN], rows[row, _ROOM] = begin, room
+    at = rows[row, _BEGIN] + size
+    keys[at], values[at] = key, value
+    rows[row, _SIZE] = size + 1
+
+
+@njit(cache=True, nogil=True)
+def _append(rows, rights, counts, used, left, right, count):
+    _extend(rows, rights, counts, used, rows.shape[0] // 2 + right, left, rows[left, _SIZE])
+    _extend(rows, rights, counts, used, left, right, count)
     _raise_bound(rows, left, right, count)
 
 
@@ -205,41 +213,104 @@ def _choose(rows, rights, counts, n_tokens, threshold, chosen, chosen_counts):
 
 
 @njit(cache=True, nogil=True)
-def _apply(rows, rights, counts, used, threshold, merges, payload, dropped, before, after, left, right):
+def _read_side(payload, at, histogram, keys):
+    """One side of a merge's message into histogram and keys, ascending. Returns how many there are and the place after it."""
+    n, at = get_varint(payload, at)
+    key = np.int64(0)
+    for index in range(n):
+        step, at = get_varint(payload, at)
+        count, at = get_varint(payload, at)
+        key += step
+        histogram[key] = count
+        keys[index] = key
+    return n, at
+
+
+@njit(cache=True, nogil=True)
+def _subtract_from_column(rows, rights, counts, right, histogram, keys, n):
+    """Counts of (x, right) fall by histogram[x]."""
+    column = rows.shape[0] // 2 + right
+    begin, size = rows[column, _BEGIN], rows[column, _SIZE]
+    if size > _SEARCH * n:
+        for index in range(n):
+            _add(rows, rights, counts, keys[index], right, -histogram[keys[index]])
+        return
+    for at in range(begin, begin + size):
+        left = np.int64(rights[at])
+        if histogram[left] != 0:
+            counts[rows[left, _BEGIN] + counts[at]] -= histogram[left]
+            if rows[left, _BEST] == right:
+                rows[left, _EXACT] = 0
+
+
+@njit(cache=True, nogil=True)
+def _subtract_from_row(rows, rights, counts, left, histogram, keys, n):
+    """Counts of (left, y) fall by histogram[y]."""
+    begin, size = rows[left, _BEGIN], rows[left, _SIZE]
+    if size > _SEARCH * n:
+        for index in range(n):
+            _add(rows, rights, counts, left, keys[index], -histogram[keys[index]])
+        return
+    if size > 0 and histogram[rows[left, _BEST]] != 0:
+        rows[left, _EXACT] = 0
+    for at in range(begin, begin + size):
+        counts[at] -= histogram[np.int64(rights[at])]
+
+
+@njit(cache=True, nogil=True)
+def _mark_facing(pairs, new, side, histogram, keys, n):
+    """Tokens that face the new one across a junction, on this side of it, into histogram and keys (these stay ascending). Returns the
+    new number of keys. A token that is made later in this round brings the pair itself.
+    """
+    for junction in range(pairs.shape[0]):
+        key = pairs[junction, side]
+        if pairs[junction, 1 - side] != new or key > new:
+            continue
+        if histogram[key] == 0:
+            place = n
+            while place > 0 and keys[place - 1] > key:
+                keys[place] = keys[place - 1]
+                place -= 1
+            keys[place] = key
+            n += 1
+        histogram[key] |= _FACING
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _apply(rows, rights, counts, used, threshold, merges, payload, dropped, before, after, scratch):
     """One round. With the neighbours L and R of a new token: C[x, a] -= L[x], C[x, new] += L[x]; C[b, y] -= R[y], C[new, y] += R[y];
     C[new, new] += L[new], C[b, a] -= L[new]; C[a, b] -= occurrences. A dropped token b with the follower y: C[b, y] -= 1.
     """
+    left, right, left_keys, right_keys = scratch[0], scratch[1], scratch[2], scratch[3]
     _add_pairs(rows, rights, counts, before, -1)
     at = 0
     for index in range(merges.shape[0]):
         a, b, new = merges[index, 0], merges[index, 1], merges[index, 2]
-        made, at = add_merge(payload, at, left, right)
-        # A pair that stands at a junction is stored however rare it is inside the strips.
-        for junction in range(after.shape[0]):
-            if after[junction, 1] == new:
-                left[after[junction, 0]] |= _FACING
-            if after[junction, 0] == new:
-                right[after[junction, 1]] |= _FACING
+        made, at = get_varint(payload, at)
+        n_left, at = _read_side(payload, at, left, left_keys)
+        n_right, at = _read_side(payload, at, right, right_keys)
         _add(rows, rights, counts, a, b, -made)
-        for x in range(new):
-            if left[x] != 0:
-                count = left[x] & ~_FACING
-                _add(rows, rights, counts, x, a, -count)
-                if left[x] >= threshold:
-                    _append(rows, rights, counts, used, x, new, count)
-                left[x] = 0
-        for y in range(new):
-            if right[y] != 0:
-                count = right[y] & ~_FACING
-                _add(rows, rights, counts, b, y, -count)
-                if right[y] >= threshold:
-                    _append(rows, rights, counts, used, new, y, count)
-                right[y] = 0
-        count = left[new] & ~_FACING
-        _add(rows, rights, counts, b, a, -count)
-        if left[new] >= threshold:
-            _append(rows, rights, counts, used, new, new, count)
-        left[new] = right[new] = 0
+        _add(rows, rights, counts, b, a, -left[new])
+        _subtract_from_column(rows, rights, counts, a, left, left_keys, n_left)
+        _subtract_from_row(rows, rights, counts, b, right, right_keys, n_right)
+        # A pair that stands at a junction is stored however rare it is inside the strips.
+        n_left = _mark_facing(after, new, 0, left, left_keys, n_left)
+        n_right = _mark_facing(after, new, 1, right, right_keys, n_right)
+        both = left[new]
+        right[new] = 0  # (new, new) is told by the left side
+        for entry in range(n_left):
+            x = left_keys[entry]
+            if left[x] >= threshold and x != new:
+                _append(rows, rights, counts, used, x, new, left[x] & ~_FACING)
+            left[x] = 0
+        for entry in range(n_right):
+            y = right_keys[entry]
+            if right[y] >= threshold:
+                _append(rows, rights, counts, used, new, y, right[y] & ~_FACING)
+            right[y] = 0
+        if both >= threshold:
+            _append(rows, rights, counts, used, new, new, both & ~_FACING)
         for row in range(dropped.shape[0]):
             if dropped[row, 0] == index:
                 follower = dropped[row, 1]

@@ -102,7 +102,7 @@ def _find_list(a, b, table_key, table_begin, table_first):
 
 
 @njit(cache=True, nogil=True)
-def _put_varint(out, at, value):
+def put_varint(out, at, value):
     while value >= 128:
         out[at] = (value & 127) | 128
         at += 1
@@ -190,7 +190,7 @@ def _file_side(histogram, keys, n_keys, skip, rare_below, bucket, offsets, pool_
     """Turn one side's histogram into list offsets, table entries and the message; the histogram is zero afterwards."""
     histogram[EDGE] = 0
     bucket[EDGE] = 0
-    at = _put_varint(out, at, n_keys - (1 if histogram[skip] != 0 else 0))
+    at = put_varint(out, at, n_keys - (1 if histogram[skip] != 0 else 0))
     previous = 0
     used = pool_used
     n_lists = 1
@@ -201,8 +201,8 @@ def _file_side(histogram, keys, n_keys, skip, rare_below, bucket, offsets, pool_
         bucket[key] = 0
         if key == skip:
             continue
-        at = _put_varint(out, at, key - previous)
-        at = _put_varint(out, at, count)
+        at = put_varint(out, at, key - previous)
+        at = put_varint(out, at, count)
         previous = key
         if count >= rare_below:
             bucket[key] = n_lists
@@ -272,7 +272,7 @@ def run_round(slots, state, lengths, merges, drop, take, pool, tables, scratch, 
             hist_left[taken_left] += np.uint32(1)
         if dropping and state[FIRST] < state[HEAD_END]:
             edges[E_AFTER_DROP] = slots[state[FIRST]]
-        at = _put_varint(out, at, made)
+        at = put_varint(out, at, made)
         rare_below = max(2, np.int64(made * rarity))
         n_left = made + (1 if taking else 0)
         used, table_used = state[POOL_USED], state[TABLE_USED]

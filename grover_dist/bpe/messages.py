@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numba import njit
 
-from grover_dist.bpe.kernels import EDGE_COLUMNS, _put_varint
+from grover_dist.bpe.kernels import EDGE_COLUMNS, put_varint, trailing_zeros
 
 _HEADER = struct.Struct("<qqqq")
 
@@ -75,22 +75,6 @@ def get_varint(buffer, at):
     return value | (np.int64(buffer[at]) << shift), at + 1
 
 
-@njit(cache=True, nogil=True)
-def add_merge(buffer, at, left, right):
-    """Add one merge's histograms to left and right int64[tokens]; returns its occurrences and the place after it."""
-    made, at = get_varint(buffer, at)
-    for side in range(2):
-        histogram = left if side == 0 else right
-        distinct, at = get_varint(buffer, at)
-        key = np.int64(0)
-        for _ in range(distinct):
-            step, at = get_varint(buffer, at)
-            count, at = get_varint(buffer, at)
-            key += step
-            histogram[key] += count
-    return made, at
-
-
 def sum_payloads(payloads: list[np.ndarray], merges: np.ndarray) -> np.ndarray:
     """One payload that is the sum of several of the same merges."""
     begins = np.cumsum([0, *(len(payload) for payload in payloads[:-1])])
@@ -102,26 +86,38 @@ def sum_payloads(payloads: list[np.ndarray], merges: np.ndarray) -> np.ndarray:
 @njit(cache=True, nogil=True)
 def _sum_payloads(buffer, begins, n_merges, n_tokens, out):
     cursor = begins.copy()
-    left, right = np.zeros(n_tokens, np.int64), np.zeros(n_tokens, np.int64)
+    histogram = np.zeros(n_tokens, np.int64)
+    marks = np.zeros((n_tokens + 63) >> 6, np.uint64)  # one bit for each neighbour that occurs
     written = 0
     for _ in range(n_merges):
         total = np.int64(0)
         for source in range(cursor.size):
-            made, cursor[source] = add_merge(buffer, cursor[source], left, right)
+            made, cursor[source] = get_varint(buffer, cursor[source])
             total += made
-        written = _put_varint(out, written, total)
-        for side in range(2):
-            histogram = left if side == 0 else right
-            distinct = 0
-            for key in range(n_tokens):
-                if histogram[key] != 0:
-                    distinct += 1
-            written = _put_varint(out, written, distinct)
-            previous = 0
-            for key in range(n_tokens):
-                if histogram[key] != 0:
-                    written = _put_varint(out, written, key - previous)
-                    written = _put_varint(out, written, histogram[key])
-                    previous = key
+        written = put_varint(out, written, total)
+        for _ in range(2):
+            n = 0
+            for source in range(cursor.size):
+                entries, at = get_varint(buffer, cursor[source])
+                key = np.int64(0)
+                for _ in range(entries):
+                    step, at = get_varint(buffer, at)
+                    count, at = get_varint(buffer, at)
+                    key += step
+                    n += histogram[key] == 0
+                    histogram[key] += count
+                    marks[key >> 6] |= np.uint64(1) << np.uint64(key & 63)
+                cursor[source] = at
+            written = put_varint(out, written, n)
+            previous = np.int64(0)
+            for word in range(marks.size):
+                bits = marks[word]
+                marks[word] = 0
+                while bits != 0:
+                    key = np.int64(64 * word + trailing_zeros(bits))
+                    bits &= bits - np.uint64(1)
+                    written = put_varint(out, written, key - previous)
+                    written = put_varint(out, written, histogram[key])
                     histogram[key] = 0
+                    previous = key
     return written

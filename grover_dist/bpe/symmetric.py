@@ -65,7 +65,7 @@ def _value(rows, rights, counts, complement, left, right, count):
     partner_left, partner_right = complement[right], complement[left]
     if partner_left == left and partner_right == right:
         return count
-    if partner_left >= rows.shape[0]:
+    if partner_left >= rows.shape[0] // 2:
         return count
     return count + find_pair(rows, rights, counts, partner_left, partner_right)
 

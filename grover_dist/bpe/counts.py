@@ -13,9 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from grover_dist.bpe.messages import get_varint, sum_payloads
+from grover_dist.bpe.messages import MAX_MERGES_A_ROUND, get_varint, sum_payloads
 
-MAX_MERGES_A_ROUND = 64
 _FALL = 32  # the threshold is this part of the best count when the counts are built
 
 

@@ -17,6 +17,7 @@ from numba import njit
 
 from grover_dist.bpe.kernels import EDGE_COLUMNS, put_varint, trailing_zeros
 
+MAX_MERGES_A_ROUND = 64
 _HEADER = struct.Struct("<qqqq")
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from grover_dist.bpe import indexing, kernels
 from grover_dist.bpe.cost import Memory, choose_memory
+from grover_dist.bpe.crew import MAIL_SIZE, SIZE, Crew, ask, serve
 from grover_dist.bpe.kernels import EDGE, EDGE_COLUMNS
 from grover_dist.bpe.levels import tokens_to_levels
-from grover_dist.bpe.messages import Reply, RoundMessage, sum_payloads
+from grover_dist.bpe.messages import MAX_MERGES_A_ROUND, Reply, RoundMessage, sum_payloads
 
 MAX_STRIP_ROWS = 2**32 - 2**20  # positions inside a strip are uint32
 SCANNED_SHARE, MAX_SCANNED = 0.5, 64  # lean: no index before this share of tokens a base is left, or so many merges
@@ -64,6 +67,7 @@ class Strip:
         kernels.describe_edges(self.slots, self.state, np.ones(4, np.uint32), self.edges)
         self.state[kernels.TOKENS] = n
         self._scan_first = memory == "lean"
+        self._mail, self._out = np.zeros(MAIL_SIZE, np.int64), np.empty(0, np.uint8)
         self.pool = np.empty(0, np.uint32)
         # Untouched pages of these arrays cost nothing: tokens of one merge, and lists.
         entries = 3 * n // 2 + 4 * 65_536
@@ -89,24 +93,36 @@ class Strip:
         else:
             indexing.index_tokens(self.slots, self.state, lengths, n_tokens, self.pool, self.tables)
 
-    def round(self, merges: np.ndarray, drop: int, take: int, lengths: np.ndarray, cycles: int) -> np.ndarray:
-        """Make the merges of one round; returns their message (uint8)."""
+    def prepare(self, merges: np.ndarray, drop: int, lengths: np.ndarray, cycles: int) -> bool:
+        """Before the merges of a round: the index where its time has come. Returns whether there is one."""
         first = int(merges[0, 2])
         scanning = self._scan_first and first < 4 + MAX_SCANNED and self.state[kernels.TOKENS] > SCANNED_SHARE * self.n_rows
         if not self.state[kernels.INDEXED] and not scanning:
             self._index(lengths, first)
         if drop >= 0:
             self.drops.append((int(self.state[kernels.FIRST]), int(merges[drop, 1]), int(merges[drop, 2]) - 3))
-        out = np.empty(len(merges) * (24 + 16 * min(int(merges[-1, 2]) + 1, self.n_rows + 1)), np.uint8)
-        rarity = (first + 12) / (4 * cycles)
-        size = kernels.run_round(
-            self.slots, self.state, lengths, merges, drop, take, self.pool, self.tables, self.scratch, rarity, self.edges, out
-        )
-        return out[:size]
+        if not len(self._out):  # untouched pages cost nothing here either
+            self._out = np.empty(MAX_MERGES_A_ROUND * (24 + 16 * min(cycles + 4, self.n_rows + 1)), np.uint8)
+        return bool(self.state[kernels.INDEXED])
+
+    def work(self, merges: np.ndarray, lengths: np.ndarray, *, stay: bool) -> tuple:
+        """What crew.serve takes; the same until the index is made. merges int64[MAX_MERGES_A_ROUND, 3] is written before each round."""
+        return (
+            self._mail, merges, stay, self.slots, self.state, lengths, self.pool, self.tables, self.scratch, self.edges, self._out
+        )  # fmt: skip
+
+    def round(self, merges: np.ndarray, n_merges: int, drop: int, take: int, lengths: np.ndarray, cycles: int) -> None:
+        """Make the merges of one round, in the calling thread."""
+        ask(self._mail, n_merges, drop, take, cycles)
+        serve(*self.work(merges, lengths, stay=False))
+
+    def payload(self) -> np.ndarray:
+        """The last round's message (uint8), until the next one."""
+        return self._out[: self._mail[SIZE]]
 
     def finish(self, lengths: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
         """Turn the tokens into boundary levels, in place; the index goes."""
-        del self.pool, self.tables, self.scratch
+        del self.pool, self.tables, self.scratch, self._out
         drops = np.asarray(self.drops, np.int64).reshape(-1, 3)
         tokens_to_levels(self.slots, self.state, lengths, left, right, drops)
 
@@ -145,11 +161,19 @@ class Partition:
         wanted = max(1, strips or threads, -(-n // MAX_STRIP_ROWS))
         self._ranges = cut(starts, n, wanted)
         hard = set(starts.tolist())
-        self._strips = [
-            Strip(bases[a:b], starts[(starts > a) & (starts < b)] - a, starts_contig if a == 0 else a in hard, memory)
-            for a, b in self._ranges
-        ]
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._strips = self._each(
+            lambda rows: Strip(
+                bases[rows[0] : rows[1]],
+                starts[(starts > rows[0]) & (starts < rows[1])] - rows[0],
+                starts_contig if rows[0] == 0 else rows[0] in hard,
+                memory,
+            ),
+            self._ranges,
+        )
+        self._merges = np.zeros((MAX_MERGES_A_ROUND, 3), np.int64)
+        self._crew: Crew | None = None
+        self._threads = threads
         self._left, self._right, self._n_tokens = np.zeros(65_536, np.int64), np.zeros(65_536, np.int64), 4
         self._lengths = np.zeros(65_536, np.uint32)  # of each token, in bases; an edge has none
         self._lengths[:4] = 1
@@ -173,13 +197,35 @@ class Partition:
             return self._reply
         assert request.number == self._round + 1 and not self._finished
         self._add_tokens(request.merges)
-        jobs = [(request.merges, int(d), int(t), self._lengths, request.cycles) for d, t in zip(request.drop, request.take, strict=True)]
-        if self._pool is not None:
-            parts = list(self._pool.map(lambda pair: pair[0].round(*pair[1]), zip(self._strips, jobs, strict=True)))
+        k = len(request.merges)
+        self._merges[:k] = request.merges
+        if self._crew is None:
+            self._first_rounds(request)
         else:
-            parts = [strip.round(*job) for strip, job in zip(self._strips, jobs, strict=True)]
+            for strip, drop in zip(self._strips, request.drop.tolist(), strict=True):
+                strip.prepare(request.merges, drop, self._lengths, request.cycles)
+            self._crew.ask(k, request.drop[1:], request.take[1:], request.cycles)
+            self._strips[0].round(self._merges, k, int(request.drop[0]), int(request.take[0]), self._lengths, request.cycles)
+            self._crew.wait()
+        parts = [strip.payload() for strip in self._strips]
         self._answer(request.number, parts[0] if len(parts) == 1 else sum_payloads(parts, request.merges))
         return self._reply
+
+    def _first_rounds(self, request: RoundMessage) -> None:
+        """A round without a crew, which needs strips that have their index, and a thread for each."""
+
+        def make(job: tuple[Strip, int, int]) -> bool:
+            strip, drop, take = job
+            indexed = strip.prepare(request.merges, drop, self._lengths, request.cycles)
+            strip.round(self._merges, len(request.merges), drop, take, self._lengths, request.cycles)
+            return indexed
+
+        indexed = self._each(make, list(zip(self._strips, request.drop.tolist(), request.take.tolist(), strict=True)))
+        if self._threads == len(self._strips) > 1 and all(indexed):
+            self._crew = Crew([strip.work(self._merges, self._lengths, stay=True) for strip in self._strips[1:]])
+
+    def _each(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        return list((self._pool.map if self._pool is not None else map)(work, items))
 
     def replay(self, messages: list[bytes]) -> bytes:
         """All rounds so far, on a fresh partition; the last reply."""
@@ -191,8 +237,9 @@ class Partition:
     def levels(self, row_start: int = 0, row_stop: int | None = None) -> np.ndarray:
         """uint16: the cycle at which the boundary before each row disappears, 65,535 for never. Ends the learning of this partition."""
         if not self._finished:
-            for strip in self._strips:
-                strip.finish(self._lengths, self._left, self._right)
+            if self._crew is not None:
+                self._crew.close()
+            self._each(lambda strip: strip.finish(self._lengths, self._left, self._right), self._strips)
             self._finished = True
         row_stop = self.n_rows if row_stop is None else row_stop
         pieces = [

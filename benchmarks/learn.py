@@ -90,7 +90,7 @@ def measure_ours(system: str, path: Path, cycles: int) -> dict[str, float]:
 
     options = {"memory": "lean"} if system == "lean" else {"threads": 2} if system == "threads-2" else {}
     warm = np.random.default_rng(0).integers(0, 4, 30_000).astype(np.uint8)
-    learn([Partition(warm, [], True, **options)], 100)
+    learn([Partition(warm, [], True, **options), Partition(warm, [], False, **options)], 100)
     if system == "processes-2":
         return measure_processes(path, cycles)
     codes = [np.load(path)]

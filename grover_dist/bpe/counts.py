@@ -56,7 +56,7 @@ class PairCounts:
     def _build(self, threshold: int) -> None:
         """Everything again from the replies so far, storing what had `threshold` occurrences when it was made."""
         self._threshold = threshold
-        # Rows, then columns: begin, size and room in the entry arrays; of rows also bound, best right token and whether they are up to date.
+        # Rows, then columns: begin, size and room in the entry arrays; of rows also bound, best right token and whether that is exact.
         self._rows = np.zeros((2 * self._scratch.shape[1], 6), np.int64)
         self._used = np.zeros(1, np.int64)
         self._right, self._count = np.empty(0, np.uint16), np.empty(0, np.int64)
@@ -69,12 +69,10 @@ class PairCounts:
 
     def _apply(self, merges: np.ndarray, payload: np.ndarray, dropped: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
         self._reserve(len(payload) + len(after) * len(merges))
-        _apply(
-            self._rows, self._right, self._count, self._used, self._threshold, merges, payload, dropped, before, after, self._scratch
-        )
+        _apply(self._rows, self._right, self._count, self._used, self._threshold, merges, payload, dropped, before, after, self._scratch)
 
     def _reserve(self, entries: int) -> None:
-        """Room for `entries` more pairs. If every row and column had to move to twice its room at once, three times the used part would do."""
+        """Room for `entries` more pairs. If every row and column moved to twice its room at once, three times the used part would do."""
         needed = 3 * int(self._used[0]) + 16 * entries + 8 * len(self._rows)
         if needed > len(self._right):
             right, count = np.empty(4 * needed, np.uint16), np.empty(4 * needed, np.int64)  # untouched pages cost nothing

@@ -13,8 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from grover_dist.bpe.messages import MAX_MERGES_A_ROUND, get_varint, sum_payloads
+from grover_dist.bpe.messages import MAX_MERGES_A_ROUND, join_payloads, read_occurrences, read_side, sum_payloads
 
+_SUMMED_FROM = 5  # payloads: so many are summed before they are kept, fewer are read side by side
 _FALL = 32  # the threshold is this part of the best count when the counts are built
 
 
@@ -29,6 +30,7 @@ class PairCounts:
         self._first_junctions = junctions
         self._history: list[tuple[np.ndarray, ...]] = []
         self._scratch = np.zeros((4, n_tokens), np.int64)  # histograms of left and right neighbours, and who they are
+        self._marks = np.zeros((n_tokens + 63) >> 6, np.uint64)
         self.n_tokens = 4
         self._build(1 if store_all else max(2, int(self._base_counts.max()) // _FALL))
 
@@ -48,8 +50,9 @@ class PairCounts:
         merges int64[k, 3] (left, right, new). payloads: what the workers answered. dropped int64[d, 2]: merge index and the token after a
         token that was dropped. before, after: the junctions' pairs, int64[j, 2], as they were and as they are.
         """
-        payload = payloads[0] if len(payloads) == 1 else sum_payloads(payloads, merges)
-        self._history.append((merges, payload, dropped, before, after))
+        if len(payloads) >= _SUMMED_FROM:
+            payloads = [sum_payloads(payloads, merges)]
+        self._history.append((merges, *join_payloads(payloads), dropped, before, after))
         self._apply(*self._history[-1])
         self.n_tokens += len(merges)
 
@@ -57,7 +60,8 @@ class PairCounts:
         """Everything again from the replies so far, storing what had `threshold` occurrences when it was made."""
         self._threshold = threshold
         # Rows, then columns: begin, size and room in the entry arrays; of rows also bound, best right token and whether that is exact.
-        self._rows = np.zeros((2 * self._scratch.shape[1], 6), np.int64)
+        # Row i also holds the highest bound among the rows 64 i to 64 i + 63.
+        self._rows = np.zeros((2 * self._scratch.shape[1], 7), np.int64)
         self._used = np.zeros(1, np.int64)
         self._right, self._count = np.empty(0, np.uint16), np.empty(0, np.int64)
         self._reserve(64)
@@ -67,9 +71,12 @@ class PairCounts:
         for entry in self._history:
             self._apply(*entry)
 
-    def _apply(self, merges: np.ndarray, payload: np.ndarray, dropped: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
+    def _apply(self, merges, payload, begins, dropped, before, after) -> None:
         self._reserve(len(payload) + len(after) * len(merges))
-        _apply(self._rows, self._right, self._count, self._used, self._threshold, merges, payload, dropped, before, after, self._scratch)
+        _apply(
+            self._rows, self._right, self._count, self._used, self._threshold, merges, payload, begins, dropped, before, after,
+            self._scratch, self._marks,
+        )  # fmt: skip
 
     def _reserve(self, entries: int) -> None:
         """Room for `entries` more pairs. If every row and column moved to twice its room at once, three times the used part would do."""
@@ -81,7 +88,8 @@ class PairCounts:
             self._right, self._count = right, count
 
 
-_BEGIN, _SIZE, _ROOM, _BOUND, _BEST, _EXACT = range(6)
+_BEGIN, _SIZE, _ROOM, _BOUND, _BEST, _EXACT, _TOP = range(7)
+_BLOCK = 6  # log2 of the rows that share a top
 _FACING = 1 << 60  # beside a neighbour's count: this pair stands at a junction
 _SEARCH = 8  # a row so many times longer than the keys is searched for each of them
 
@@ -90,6 +98,7 @@ _SEARCH = 8  # a row so many times longer than the keys is searched for each of 
 def _raise_bound(rows, left, right, count):
     if count > rows[left, _BOUND]:
         rows[left, _BOUND], rows[left, _BEST], rows[left, _EXACT] = count, right, 1
+        rows[left >> _BLOCK, _TOP] = max(rows[left >> _BLOCK, _TOP], count)
     elif count == rows[left, _BOUND] and right < rows[left, _BEST]:
         rows[left, _BEST] = right
 
@@ -172,6 +181,10 @@ def _look_through(rows, rights, counts, left, chosen, n_chosen):
             if free:
                 top, place = counts[at], right
     rows[left, _BOUND], rows[left, _BEST], rows[left, _EXACT] = top, place, 1
+    first, highest = left >> _BLOCK << _BLOCK, np.int64(0)
+    for row in range(first, min(first + (1 << _BLOCK), rows.shape[0] // 2)):
+        highest = max(highest, rows[row, _BOUND])
+    rows[left >> _BLOCK, _TOP] = highest
 
 
 @njit(cache=True, nogil=True)
@@ -185,12 +198,15 @@ def _choose(rows, rights, counts, n_tokens, threshold, chosen, chosen_counts):
     n = 0
     floor = np.int64(threshold)
     while n < chosen.shape[0]:
-        top, row = np.int64(0), np.int64(-1)
-        for left in range(n_tokens):
-            if rows[left, _BOUND] > top:
-                top, row = rows[left, _BOUND], left
+        top, block = np.int64(0), np.int64(0)
+        for index in range(((n_tokens - 1) >> _BLOCK) + 1):
+            if rows[index, _TOP] > top:
+                top, block = rows[index, _TOP], index
         if top < floor:
             break
+        row = block << _BLOCK
+        while rows[row, _BOUND] != top:
+            row += 1
         if not rows[row, _EXACT]:
             _look_through(rows, rights, counts, row, chosen, n)
             continue
@@ -207,20 +223,6 @@ def _choose(rows, rights, counts, n_tokens, threshold, chosen, chosen_counts):
             floor = max(floor, (top + 1) // 2)
         _look_through(rows, rights, counts, row, chosen, n)
     return n
-
-
-@njit(cache=True, nogil=True)
-def _read_side(payload, at, histogram, keys):
-    """One side of a merge's message into histogram and keys, ascending. Returns how many there are and the place after it."""
-    n, at = get_varint(payload, at)
-    key = np.int64(0)
-    for index in range(n):
-        step, at = get_varint(payload, at)
-        count, at = get_varint(payload, at)
-        key += step
-        histogram[key] = count
-        keys[index] = key
-    return n, at
 
 
 @njit(cache=True, nogil=True)
@@ -275,18 +277,18 @@ def _mark_facing(pairs, new, side, histogram, keys, n):
 
 
 @njit(cache=True, nogil=True)
-def _apply(rows, rights, counts, used, threshold, merges, payload, dropped, before, after, scratch):
+def _apply(rows, rights, counts, used, threshold, merges, payload, begins, dropped, before, after, scratch, marks):
     """One round. With the neighbours L and R of a new token: C[x, a] -= L[x], C[x, new] += L[x]; C[b, y] -= R[y], C[new, y] += R[y];
     C[new, new] += L[new], C[b, a] -= L[new]; C[a, b] -= occurrences. A dropped token b with the follower y: C[b, y] -= 1.
     """
     left, right, left_keys, right_keys = scratch[0], scratch[1], scratch[2], scratch[3]
     _add_pairs(rows, rights, counts, before, -1)
-    at = 0
+    cursor = begins.copy()
     for index in range(merges.shape[0]):
         a, b, new = merges[index, 0], merges[index, 1], merges[index, 2]
-        made, at = get_varint(payload, at)
-        n_left, at = _read_side(payload, at, left, left_keys)
-        n_right, at = _read_side(payload, at, right, right_keys)
+        made = read_occurrences(payload, cursor)
+        n_left = read_side(payload, cursor, left, marks, left_keys)
+        n_right = read_side(payload, cursor, right, marks, right_keys)
         _add(rows, rights, counts, a, b, -made)
         _add(rows, rights, counts, b, a, -left[new])
         _subtract_from_column(rows, rights, counts, a, left, left_keys, n_left)

@@ -54,13 +54,13 @@ def learn(
     """
     group = workers if isinstance(workers, WorkerGroup) else WorkerGroup(workers, call=call, revive=revive, say=say)
     replies = [Reply.unpack(reply) for reply in group.start()]
-    geometry = np.concatenate([reply.payload.view("<i8")[16:].reshape(-1, 3) for reply in replies])
+    geometry = np.concatenate([reply.payloads[0].view("<i8")[16:].reshape(-1, 3) for reply in replies])
     soft_left, single = geometry[:, 1] != 0, geometry[:, 2] != 0
     edges = np.concatenate([reply.edges for reply in replies])
     strips_before = np.cumsum([0, *(len(reply.edges) for reply in replies)]).tolist()
     strips, pairs = find_junctions(edges, soft_left, single)
     counts = (SymmetricCounts if strand == "symmetric" else PairCounts)(
-        np.sum([reply.payload.view("<i8")[:16] for reply in replies], axis=0), cycles + 4, pairs
+        np.sum([reply.payloads[0].view("<i8")[:16] for reply in replies], axis=0), cycles + 4, pairs
     )
     drop, take = np.full(len(edges), -1, np.int64), np.full(len(edges), -1, np.int64)
     merges: list[np.ndarray] = []
@@ -89,7 +89,7 @@ def learn(
         dropped = np.flatnonzero((drop >= 0) & (edges[:, kernels.E_AFTER_DROP] >= 0))
         before = pairs
         strips, pairs = find_junctions(edges, soft_left, single)
-        payloads = [reply.payload for reply in replies]
+        payloads = [payload for reply in replies for payload in reply.payloads]
         counts.apply(message, payloads, np.column_stack([drop[dropped], edges[dropped, kernels.E_AFTER_DROP]]), before, pairs)
         merges.append(rows)
         learned += len(chosen)

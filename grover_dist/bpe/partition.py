@@ -17,6 +17,7 @@ from grover_dist.bpe.levels import tokens_to_levels
 from grover_dist.bpe.messages import MAX_MERGES_A_ROUND, Reply, RoundMessage, sum_payloads
 
 MAX_STRIP_ROWS = 2**32 - 2**20  # positions inside a strip are uint32
+SENT_APART = 2  # strips whose payloads the coordinator may as well sum itself
 SCANNED_SHARE, MAX_SCANNED = 0.5, 64  # lean: no index before this share of tokens a base is left, or so many merges
 
 
@@ -186,7 +187,7 @@ class Partition:
             counts = sum(strip.base_counts for strip in self._strips)
             geometry = [[strip.n_rows, strip.soft_left, strip.state[kernels.SINGLE]] for strip in self._strips]
             payload = np.concatenate([counts, np.asarray(geometry, np.int64).ravel()]).astype("<i8")
-            self._answer(0, payload.view(np.uint8))
+            self._answer(0, [payload.view(np.uint8)])
         assert self._round == 0
         return self._reply
 
@@ -208,7 +209,7 @@ class Partition:
             self._strips[0].round(self._merges, k, int(request.drop[0]), int(request.take[0]), self._lengths, request.cycles)
             self._crew.wait()
         parts = [strip.payload() for strip in self._strips]
-        self._answer(request.number, parts[0] if len(parts) == 1 else sum_payloads(parts, request.merges))
+        self._answer(request.number, parts if len(parts) <= SENT_APART else [sum_payloads(parts, request.merges)])
         return self._reply
 
     def _first_rounds(self, request: RoundMessage) -> None:
@@ -257,6 +258,6 @@ class Partition:
         both = self._lengths[merges[:, 0]].astype(np.int64) + self._lengths[merges[:, 1]]
         self._lengths[merges[:, 2]] = np.minimum(both, MAX_STRIP_ROWS)
 
-    def _answer(self, number: int, payload: np.ndarray) -> None:
+    def _answer(self, number: int, payloads: list[np.ndarray]) -> None:
         edges = np.stack([strip.edges for strip in self._strips])
-        self._round, self._reply = number, Reply(number, edges, payload).pack()
+        self._round, self._reply = number, Reply(number, edges, payloads).pack()

@@ -116,9 +116,8 @@ def serve(pipe, path: Path, part: int) -> None:
     pipe.recv()
     cpu = _cpu(resource.RUSAGE_SELF)
     partition = Partition(codes[:half] if part == 0 else codes[half:], [], part == 0)
-    while (request := pipe.recv()) is not None:
-        method, arguments = request
-        pipe.send(getattr(partition, method)(*arguments))
+    while (message := pipe.recv_bytes()) != b"end":
+        pipe.send_bytes(partition.round(message) if message else partition.start())
     pipe.send(_cpu(resource.RUSAGE_SELF) - cpu)
 
 
@@ -137,14 +136,14 @@ def measure_processes(path: Path, cycles: int) -> dict[str, float]:
 
     def call(workers, method, args):
         for pipe, arguments in zip(workers, args, strict=True):
-            pipe.send((method, arguments))
-        return [pipe.recv() for pipe in workers]
+            pipe.send_bytes(*arguments) if arguments else pipe.send_bytes(b"")
+        return [pipe.recv_bytes() for pipe in workers]
 
     for pipe in pipes:
         pipe.send("go")
     found = measured(lambda: learn(pipes, cycles, call=call))
     for pipe in pipes:
-        pipe.send(None)
+        pipe.send_bytes(b"end")
         found["cpu"] += pipe.recv()
     return {**found, "bytes": float("nan")}
 

@@ -33,9 +33,10 @@ test-fast: environment
 test-slow: environment
 	$(BIN)/python -m pytest -m slow
 
-# Terraform against a fake of AWS, node scripts in network namespaces: 10 minutes or more. Needs terraform, and root for the node tests.
+# Runs in an object store, Terraform against a fake of AWS, node scripts in network namespaces: 10 minutes or more. Needs terraform, and
+# root for the node tests.
 test-infra: environment $(VENV)-infra/installed
-	$(BIN)/python -m pytest tests/infra tests/launch
+	$(BIN)/python -m pytest tests/infra tests/launch tests/test_remote.py tests/pretrain/test_object_store.py tests/e2e/test_object_store.py
 
 # An environment of its own: moto's botocore and our pins disagree about python-dateutil.
 $(VENV)-infra/installed:

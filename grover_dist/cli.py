@@ -26,7 +26,7 @@ app = typer.Typer(
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A settings file, for example configs/demo.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Settings that replace those of the file.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (run.dir).")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or s3://bucket/prefix (run.dir).")]
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def _stage(path: Path, overrides: list[str] | None, stage: str) -> None:
     with pipeline_session(config, run, say=_say) as pipeline:
         result = getattr(pipeline, stage)()
     for artifact in result if isinstance(result, list) else [result]:
-        _say(str(artifact.path.resolve()))
+        _say(run.address_of(artifact))
 
 
 def _say(line: str) -> None:
@@ -80,8 +80,8 @@ def run(config: ConfigPath, overrides: Overrides = None) -> None:
     with pipeline_session(settings, folder, say=_say) as pipeline:
         report = pipeline.report()
         exported = pipeline.export()
-    _say(f"model:  {exported.path.resolve()}")
-    _say(f"report: {report.file('report.html').resolve()}")
+    _say(f"model:  {folder.address_of(exported)}")
+    _say(f"report: {folder.address_of(report, 'report.html')}")
 
 
 @app.command()
@@ -223,7 +223,7 @@ def _verify_grover(run: RunDir) -> None:
 
     learned = run.latest("learn")
     if learned is None:
-        raise UserError("the run has no vocabulary yet", where=run.path, hint="run `grover-dist learn CONFIG` first")
+        raise UserError("the run has no vocabulary yet", where=run.address, hint="run `grover-dist learn CONFIG` first")
     corpus = Corpus.open(learned)
     counts = token_statistics(corpus, CYCLES).count if corpus.cycles_known >= CYCLES else None
     checks = check_grover(corpus.vocabulary, counts, corpus.store.n_rows)
@@ -234,7 +234,7 @@ def _verify_grover(run: RunDir) -> None:
         pieces = sum(check.whole_genome for check in failed)
         raise UserError(
             f"{len(failed)} of {len(checks)} statements about GROVER's vocabulary differ ({pieces} of them hold for the whole hg19 only)",
-            where=run.path,
+            where=run.address,
             hint="compare a run on hg19, chromosomes 1-22, X and Y, with bpe.cycles of 600 or more",
         )
 

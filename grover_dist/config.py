@@ -8,16 +8,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from grover_dist.errors import UserError, nearest
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+S3Url = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/?#]+(/[^/?#]+)*/?$")]
+DEFAULT_CACHE = Path("~/.cache/grover_dist")
 MAX_CYCLES = 65_000  # boundary levels are uint16 and 65,535 means "never merged"
 
 
@@ -26,8 +29,21 @@ class Section(BaseModel):
 
 
 class RunSettings(Section):
+    """Where a run is: a folder that every node sees, or `s3://bucket/prefix`, with a copy of what each machine needs below `cache`.
+
+    `cache` is the same path on every machine; a leading ~ is each machine's own home folder.
+    """
+
     name: str = "run"
-    dir: Path = Path("runs/run")
+    dir: Annotated[S3Url | Path, Field(union_mode="left_to_right")] = Path("runs/run")
+    cache: Path = DEFAULT_CACHE
+
+    @field_validator("dir", mode="after")
+    @classmethod
+    def _known_place(cls, place: str | Path) -> str | Path:
+        if isinstance(place, Path) and re.match(r"[a-z0-9+.-]+:/", str(place)):
+            raise ValueError(f"a run is in a folder or in s3://bucket/prefix, and '{place}' is neither")
+        return place
 
 
 class TransposonSettings(Section):
@@ -291,7 +307,7 @@ class Config(Section):
 
 def _absolute(value: Any) -> Any:
     if isinstance(value, Path):
-        return value.absolute()
+        return value if value.parts[:1] == ("~",) else value.absolute()
     if isinstance(value, tuple):
         return tuple(_absolute(item) for item in value)
     if isinstance(value, BaseModel):

@@ -29,3 +29,28 @@ def small_run(tmp_path_factory: pytest.TempPathFactory):
     from tests.synthetic_run import build
 
     return build(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def s3_url(tmp_path_factory: pytest.TempPathFactory):
+    """The URL of an S3 server; skipped without one. Use `bucket` to write to it."""
+    from tests.s3_server import s3_server
+
+    with s3_server(tmp_path_factory.mktemp("s3")) as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """`s3://` and a new bucket; this process and those that it starts find the server by the AWS variables."""
+    import hashlib
+
+    from tests.s3_server import CREDENTIALS
+
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_url}.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}"
+    from pyarrow.fs import S3FileSystem
+
+    S3FileSystem(endpoint_override=s3_url, allow_bucket_creation=True).create_dir(name)
+    return f"s3://{name}"

@@ -10,16 +10,16 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from grover_dist.config import Config, ResourceSettings, settings_hash
 from grover_dist.errors import UserError
-from grover_dist.run_dir import Artifact, RunDir, read_artifact, write_atomically
+from grover_dist.run_dir import Artifact, RunDir
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Call:
 
     function: str  # "package.module:name"
     config: Config
-    run_path: str
+    run: RunDir
     name: str  # of the log that its words go to
     arguments: Mapping[str, Any]
 
@@ -41,8 +41,25 @@ class Call:
 
     def invoke(self, **more: Any) -> Any:
         module, _, attribute = self.function.partition(":")
-        run = RunDir(Path(self.run_path))
-        return getattr(import_module(module), attribute)(self.config, run, say=log_writer(run, self.name), **self.arguments, **more)
+        arguments = _on_this_machine(self.run, self.arguments)
+        try:
+            function = getattr(import_module(module), attribute)
+            return function(self.config, self.run, say=log_writer(self.run, self.name), **arguments, **more)
+        finally:
+            if "ranks" not in more or more["ranks"].is_main:
+                with suppress(UserError):  # nothing depends on the logs
+                    self.run.copy_logs()
+
+
+def _on_this_machine(run: RunDir, value: Any) -> Any:
+    """The same arguments, with every artefact among them where this machine can read it."""
+    if isinstance(value, Artifact):
+        return run.here(value)
+    if isinstance(value, Mapping):
+        return {key: _on_this_machine(run, item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_on_this_machine(run, item) for item in value)
+    return value
 
 
 def log_writer(run: RunDir, name: str) -> Callable[[str], None]:
@@ -60,7 +77,7 @@ def run_task(call: Call, *, cpus: float = 1.0) -> Any:
     """Run in one Ray worker and return what the function returns."""
     task = ray.remote(num_cpus=cpus, max_retries=2, retry_exceptions=False)(_invoke)
     try:
-        return ray.get(task.remote(call))
+        return _on_this_machine(call.run, ray.get(task.remote(call)))
     except ray.exceptions.RayTaskError as error:
         raise _cause(error) from error
 
@@ -76,59 +93,61 @@ def run_gang(call: Call, resources: ResourceSettings) -> dict[str, Artifact]:
     goes on from its last checkpoint. A UserError is not retried. A gang whose outcome is known and whose artefacts are
     whole is not started: processes that import torch and DeepSpeed are the dearest way to find that nothing is to be done.
     """
-    outcome_path = Path(call.run_path) / "logs" / "outcomes" / f"{call.name}-{call.key[:8]}.json"
-    known = _read_outcome(outcome_path, call.key)
+    note = f"outcomes/{call.name}-{call.key[:8]}.json"
+    known = _read_outcome(call, note)
     if known is not None:
         return known
-    outcome_path.unlink(missing_ok=True)
-    outcome_path.parent.mkdir(parents=True, exist_ok=True)
-    _fit(call, resources, outcome_path)
-    found = _read_outcome(outcome_path, call.key)
+    call.run.drop_note(note)
+    _fit(call, resources, note)
+    found = _read_outcome(call, note)
     if found is None:
         raise UserError(
             f"'{call.name}' ended without a result",
-            where=outcome_path,
-            hint="the run's folder must be on storage that every node shares; set run.dir to such a folder",
+            where=f"{call.run.address}/logs/{note}",
+            hint="the run's folder must be on storage that every node shares; set run.dir to such a folder, or to s3://bucket/prefix",
         )
     return found
 
 
-def _fit(call: Call, resources: ResourceSettings, outcome_path: Path) -> None:
+def _fit(call: Call, resources: ResourceSettings, note: str) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     gpu = resources.gpus_per_rank > 0
     per_rank = {"CPU": resources.cpus_per_rank, **({"GPU": resources.gpus_per_rank} if gpu else {})}
+    remote = call.run.remote
     trainer = TorchTrainer(
         _rank_main,
-        train_loop_config={"call": call, "outcome_path": str(outcome_path)},
+        train_loop_config={"call": call, "note": note},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=resources.rank_timeout_seconds),
         scaling_config=ScalingConfig(num_workers=resources.ranks_per_candidate, use_gpu=gpu, resources_per_worker=per_rank),
         # A name is never used twice: Ray Train would take up the earlier run's state, and ours is in the run folder.
         run_config=RunConfig(
             name=f"{call.name}-{uuid.uuid4().hex[:12]}",
-            storage_path=str(Path(call.run_path) / "logs" / "ray-train"),
+            storage_path=f"{remote.path if remote else call.run.path}/logs/ray-train",
+            storage_filesystem=remote.filesystem if remote else None,
             failure_config=FailureConfig(max_failures=resources.max_failures),
         ),
     )
     trainer.fit()
 
 
-def _read_outcome(path: Path, key: str) -> dict[str, Artifact] | None:
+def _read_outcome(call: Call, note: str) -> dict[str, Artifact] | None:
     """The artefacts of a gang's outcome, if it is of this call and they are whole. Raises the UserError that a gang ended with."""
     try:
-        outcome = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        outcome = json.loads(call.run.read_note(note) or b"")
+    except json.JSONDecodeError:
         return None
-    if outcome["key"] != key:
+    if outcome["key"] != call.key:
         return None
     if "user_error" in outcome:
-        path.unlink()  # told once; the next start tries again
+        call.run.drop_note(note)  # told once; the next start tries again
         raise UserError(**outcome["user_error"])
     try:
-        return {name: read_artifact(Path(artifact)) for name, artifact in outcome["artifacts"].items()}
+        found = {name: call.run.at(artifact) for name, artifact in outcome["artifacts"].items()}
     except UserError:
         return None
+    return None if None in found.values() else found
 
 
 def _rank_main(payload: Mapping[str, Any]) -> None:
@@ -142,15 +161,16 @@ def _rank_main(payload: Mapping[str, Any]) -> None:
     ranks = Ranks.join(timeout_seconds=resources.rank_timeout_seconds, threads=max(1, int(resources.cpus_per_rank)))
     try:
         artifacts = call.invoke(ranks=ranks)
-        outcome: dict[str, Any] = {"key": call.key, "artifacts": {name: str(artifact.path) for name, artifact in artifacts.items()}}
+        names = {name: f"{artifact.path.parent.name}/{artifact.path.name}" for name, artifact in artifacts.items()}
+        outcome: dict[str, Any] = {"key": call.key, "artifacts": names}
     except UserError as error:
         fields = {"what": error.what, "where": error.where, "got": error.got, "expected": error.expected, "hint": error.hint}
         outcome = {"key": call.key, "user_error": {key: None if value is None else str(value) for key, value in fields.items()}}
         # Every rank meets a fault of the settings or the input; one is enough to tell it.
-        write_atomically(Path(payload["outcome_path"]), json.dumps(outcome).encode())
+        call.run.write_note(payload["note"], json.dumps(outcome).encode())
         return
     if ranks.is_main:
-        write_atomically(Path(payload["outcome_path"]), json.dumps(outcome).encode())
+        call.run.write_note(payload["note"], json.dumps(outcome).encode())
 
 
 def _cause(error: ray.exceptions.RayTaskError) -> BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -13,6 +14,7 @@ from grover_dist.cluster.session import Room
 from grover_dist.config import Config
 from grover_dist.corpus.build import PartitionWorker, build_corpus
 from grover_dist.errors import UserError
+from grover_dist.remote import Remote
 from grover_dist.run_dir import Artifact, RunDir
 
 
@@ -21,13 +23,13 @@ class LearnerActor:
     constructor that fails looks like a lost actor.
     """
 
-    def __init__(self, *arguments: Any) -> None:
-        self._arguments = arguments
+    def __init__(self, run: RunDir, genome: Artifact, *arguments: Any) -> None:
+        self._run, self._genome, self._arguments = run, genome, arguments
         self._worker: PartitionWorker | None = None
 
     def _open(self) -> PartitionWorker:
         if self._worker is None:
-            self._worker = PartitionWorker(*self._arguments)
+            self._worker = PartitionWorker(str(self._run.here(self._genome).path), *self._arguments)
         return self._worker
 
     def start(self) -> bytes:
@@ -39,8 +41,11 @@ class LearnerActor:
     def replay(self, messages: list[bytes]) -> bytes:
         return self._open().replay(messages)
 
-    def write_parts(self, folder: str, metadata: dict[str, Any]) -> list[str]:
+    def write_parts(self, folder: str, metadata: dict[str, Any]) -> dict[str, None]:
         return self._open().write_parts(folder, metadata)
+
+    def upload_parts(self, remote: Remote, metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        return self._open().upload_parts(remote, metadata)
 
 
 def learn_on_ray(config: Config, run: RunDir, genome: Artifact, room: Room, say: Callable[[str], None]) -> Artifact:
@@ -54,8 +59,11 @@ def learn_on_ray(config: Config, run: RunDir, genome: Artifact, room: Room, say:
     actor_class = ray.remote(num_cpus=threads, scheduling_strategy="SPREAD")(LearnerActor)
     handles: list[Any] = []
 
-    def make_workers(genome_path: str, row_ranges: Sequence[tuple[int, int]]) -> list[Any]:
-        made = [actor_class.remote(genome_path, start, stop, threads, config.resources.bpe_memory) for start, stop in row_ranges]
+    where = run.absolute()
+    source = replace(genome, path=genome.path.resolve())
+
+    def make_workers(_genome_path: str, row_ranges: Sequence[tuple[int, int]]) -> list[Any]:
+        made = [actor_class.remote(where, source, start, stop, threads, config.resources.bpe_memory) for start, stop in row_ranges]
         handles.extend(made)
         return made
 

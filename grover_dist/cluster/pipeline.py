@@ -203,7 +203,7 @@ class Pipeline:
         return outcome.results
 
     def _call(self, name: str, function: str, **arguments: Any) -> Call:
-        return Call(function, self.config, str(self.run.path.resolve()), name, arguments)
+        return Call(function, self.config, self.run.absolute(), name, arguments)
 
     def _task(self, name: str, function: str, **arguments: Any) -> Artifact:
         return self._once(name, lambda: run_task(self._call(name, function, **arguments)))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from grover_dist.cluster.console import describe_progress
-from grover_dist.run_dir import MANIFEST, RunDir, read_artifact
+from grover_dist.run_dir import RunDir
 
 STAGES = (
     "genome",
@@ -26,13 +26,11 @@ STAGES = (
 
 def describe_run(run: RunDir) -> Iterator[str]:
     """One line per artefact, complete or in progress, then one per candidate at work."""
-    yield f"run {run.path}"
+    yield f"run {run.address}"
     for stage in STAGES:
         folder = run.path / stage
-        for path in sorted(folder.glob("*-????????")) if folder.is_dir() else []:
-            if (path / MANIFEST).is_file():
-                artifact = read_artifact(path)
-                yield f"  {stage:15} {path.name:28} complete, {artifact.manifest['wall_seconds']:,.0f} s"
+        for name in sorted(run.names(stage)):
+            yield f"  {stage:15} {name.rpartition('/')[2]:28} complete, {run.read_manifest(name)['wall_seconds']:,.0f} s"
         for path in sorted(folder.glob(".*.partial")) if folder.is_dir() else []:
             yield f"  {stage:15} {path.name[1:-8]:28} begun, not complete"
     for path in sorted(run.logs.glob("*.jsonl")):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from itertools import chain, pairwise
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from grover_dist.corpus.store import BATCH_ROWS, part_name, write_part
 from grover_dist.errors import UserError
 from grover_dist.genome.contigs import ContigTable
 from grover_dist.genome.stage import open_genome
+from grover_dist.remote import Remote, in_parallel
 from grover_dist.run_dir import Artifact, RunDir, Work
 
 _SMALLEST_PART, _LARGEST_PART = 1 << 16, 1 << 24
@@ -66,18 +68,29 @@ class PartitionWorker:
     def replay(self, messages: list[bytes]) -> bytes:
         return self.partition.replay(messages)
 
-    def write_parts(self, folder: str, metadata: dict[str, Any]) -> list[str]:
-        """Write the store's parts of these rows into a folder; returns their names. Done again, it gives the same files."""
-        size, names = part_rows(self.genome.n_rows), []
+    def write_parts(self, folder: str, metadata: dict[str, Any]) -> dict[str, None]:
+        """Write the store's parts of these rows into a folder; their names are the keys. Done again, it gives the same files."""
+        return {path.name: None for path in self._write_parts(Path(folder), metadata)}
+
+    def upload_parts(self, remote: Remote, metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The same into a folder of an object store, with what a manifest says of each part. One part at a time is on the local disk."""
+        found = {}
+        with tempfile.TemporaryDirectory(prefix="grover-dist-store-") as folder:
+            for path in self._write_parts(Path(folder), metadata):
+                found[path.name] = remote.put(path, path.name)
+                path.unlink()
+        return found
+
+    def _write_parts(self, folder: Path, metadata: dict[str, Any]) -> Iterator[Path]:
+        size = part_rows(self.genome.n_rows)
         for start in range(self.row_start, self.row_stop, size):
             stop = min(start + size, self.row_stop)
             name = part_name(start // size)
             described = {**metadata, "first_row": start, "rows": stop - start, "contigs": _contigs_of(self.genome.contigs, start, stop)}
-            temporary = Path(folder) / f".{name}.tmp"
+            temporary = folder / f".{name}.tmp"
             write_part(temporary, self._batches(start, stop), described)
-            os.replace(temporary, Path(folder) / name)
-            names.append(name)
-        return names
+            os.replace(temporary, folder / name)
+            yield folder / name
 
     def _batches(self, row_start: int, row_stop: int):
         for start in range(row_start, row_stop, BATCH_ROWS):
@@ -98,6 +111,17 @@ def _contigs_of(contigs: ContigTable, row_start: int, row_stop: int) -> list[dic
         }
         for index in range(first, last + 1)
     ]
+
+
+def _write_store(group: WorkerGroup, workers: int, store: Path, metadata: dict[str, Any], work: Work) -> list[str]:
+    """Every worker writes its parts; their names. Into an object store they go straight from the workers, and from there to this folder."""
+    if work.remote is None:
+        return [name for part in group.call("write_parts", [(str(store), metadata)] * workers) for name in part]
+    remote = work.remote / store.name
+    found = {name: described for part in group.call("upload_parts", [(remote, metadata)] * workers) for name, described in part.items()}
+    in_parallel([lambda name=name: remote.get(name, store / name, found[name]) for name in found])
+    work.uploaded |= {f"{store.name}/{name}": described for name, described in found.items()}
+    return list(found)
 
 
 def local_workers(genome_path: str, row_ranges: Sequence[tuple[int, int]]) -> list[PartitionWorker]:
@@ -150,7 +174,7 @@ def build_corpus(
         store.mkdir()
         metadata = {"learner": vocabulary_digest(vocabulary), "genome": genome.digest, "cycles": vocabulary.cycles}
         try:
-            names = list(chain.from_iterable(group.call("write_parts", [(str(store), metadata)] * len(ranges))))
+            names = _write_store(group, len(ranges), store, metadata, work)
         except Exception:  # a full disk, perhaps: half a store helps nobody, the merges are in their log
             shutil.rmtree(store, ignore_errors=True)
             raise

@@ -92,7 +92,7 @@ def fasta_pieces(vocabulary: Vocabulary, path: Path, cycles: int) -> Iterator[Pi
 def _learned(run: RunDir) -> Artifact:
     artifact = run.latest("learn")
     if artifact is None:
-        raise UserError("the run has no vocabulary yet", where=run.path, hint="run `grover-dist learn CONFIG` first")
+        raise UserError("the run has no vocabulary yet", where=run.address, hint="run `grover-dist learn CONFIG` first")
     return artifact
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ import numpy as np
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.errors import UserError
 from grover_dist.genome.stage import Genome, open_genome
-from grover_dist.run_dir import MANIFEST, Artifact, RunDir, read_artifact
+from grover_dist.remote import MANIFEST, in_parallel
+from grover_dist.run_dir import Artifact, RunDir, read_artifact
 
 _COMPARE_ROWS = 1 << 24
 
 
 @dataclass(frozen=True)
 class Finding:
-    file: Path
+    file: Path | str
     fault: str
     remedy: str
 
@@ -30,7 +32,7 @@ class Finding:
 
 def verify_run(run: RunDir) -> list[Finding]:
     """All faults of a run's folder, each with the file and the remedy; an empty list where every file is as it was written."""
-    findings: list[Finding] = []
+    findings: list[Finding] = list(_check_remote(run)) if run.remote else []
     artifacts: list[Artifact] = []
     for manifest in sorted(run.path.glob(f"*/*/{MANIFEST}")):
         if manifest.parent.name.startswith("."):
@@ -40,13 +42,31 @@ def verify_run(run: RunDir) -> list[Finding]:
         if not found:
             artifacts.append(read_artifact(manifest.parent))
     if not findings and not artifacts:
-        return [Finding(run.path, "the run holds no complete stage", "run a stage first")]
+        return [Finding(run.remote.url if run.remote else run.path, "the run holds no complete stage", "run a stage first")]
     findings += _check_inputs(artifacts, damaged=bool(findings))
     genomes = {artifact.digest: open_genome(artifact) for artifact in artifacts if artifact.manifest["stage"] == "genome"}
     for artifact in artifacts:
         if artifact.manifest["stage"] == "learn":
             findings += _check_store(artifact, genomes)
     return findings
+
+
+def _check_remote(run: RunDir) -> Iterator[Finding]:
+    """Every object is read. Afterwards this machine's copy of what is whole is whole too."""
+    for stage in sorted({name.partition("/")[0] for name in run.remote.sizes() if name.endswith(f"/{MANIFEST}")}):
+        for name in run.names(stage):
+            remote = run.remote / name
+            remedy = f"delete the folder with `aws s3 rm --recursive {remote.url}` and run the same command again"
+            try:
+                files = json.loads(remote.get_bytes(MANIFEST) or b"")["files"]
+            except (ValueError, KeyError) as error:
+                yield Finding(f"{remote.url}/{MANIFEST}", f"the manifest cannot be read ({error})", remedy)
+                continue
+            sizes = remote.sizes()
+            faults = in_parallel([partial(remote.fault_of, file, described, sizes.get(file)) for file, described in files.items()])
+            yield from (Finding(f"{remote.url}/{file}", fault, remedy) for file, fault in zip(files, faults, strict=True) if fault)
+            if not any(faults):
+                run.at(name, rehash=True)
 
 
 def _check_files(folder: Path) -> Iterator[Finding]:

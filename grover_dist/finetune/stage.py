@@ -195,11 +195,12 @@ class _Task:
             self.config,
             evaluations=max(1, round(head.epochs)),
             checkpoints=folder / "checkpoints",
+            remote=self.work.remote / f"arms/{folder.name}/checkpoints" if self.work.remote else None,
             hash=f"{run_hash}/{arm}/{seed}",
             setting=f"finetune.tasks.{self.settings.name}.head",
             say=self.say,
         )
-        model.load_state_dict(load_file(folder / "best.safetensors"))
+        model.load_state_dict(self.ranks.on_main(lambda: load_file(folder / "best.safetensors")))
         found = predict(objective.model.eval().to(self.ranks.device), self.examples["test"], self.ranks)
         self.ranks.on_main(lambda: self._keep(folder, found.log_prob, objective.best_mcc))
 

@@ -30,11 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(given.config, given.overrides)
         ranks = Ranks.join(config.resources.rank_timeout_seconds, threads=int(config.resources.cpus_per_rank))
         run = ranks.on_main(lambda: RunDir.open(config))
-        corpus = ranks.on_main(lambda: corpus_of(run))
+        corpus = run.here(ranks.on_main(lambda: corpus_of(run)))
         budget_bases = given.budget_bases or config.pretrain.budget_bases
         artifact = pretrain_candidate(config, run, corpus, given.cycles, budget_bases=budget_bases, ranks=ranks)
         if ranks.is_main:
-            print(artifact.path)
+            print(run.address_of(artifact))
         return 0
     except UserError as error:
         print(f"grover-dist: {error}", file=sys.stderr)

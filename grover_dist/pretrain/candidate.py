@@ -76,6 +76,7 @@ def pretrain_candidate(
             ranks,
             plan,
             checkpoints=work.path / CHECKPOINTS,
+            remote=work.remote / CHECKPOINTS if work.remote else None,
             continue_from=continue_from.file(STABLE) if continue_from else None,
             metrics=_metrics(config, run, work, name, plan) if ranks.is_main else None,
             say=say,
@@ -184,5 +185,5 @@ def corpus_of(run: RunDir) -> Artifact:
     """The run's learned corpus. UserError where there is none."""
     corpus = run.latest("learn")
     if corpus is None:
-        raise UserError("the run has no vocabulary yet", where=run.path / "learn", hint="run `grover-dist learn CONFIG` first")
+        raise UserError("the run has no vocabulary yet", where=f"{run.address}/learn", hint="run `grover-dist learn CONFIG` first")
     return corpus

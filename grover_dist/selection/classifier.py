@@ -16,6 +16,7 @@ from transformers.models.bert.modeling_bert import BertForSequenceClassification
 
 from grover_dist.config import Config, HeadSettings
 from grover_dist.corpus.order import sample_at
+from grover_dist.remote import Remote
 from grover_dist.selection.examples import ExampleBatch, Examples, TokenRows
 from grover_dist.training.engine import split_batch
 from grover_dist.training.loop import BatchSize, Plan, Result, train
@@ -115,6 +116,7 @@ def fit(
     *,
     evaluations: int = 1,
     checkpoints: Path | None = None,
+    remote: Remote | None = None,
     hash: str = "",
     setting: str,
     say: Callable[[str], None] = print,
@@ -133,7 +135,7 @@ def fit(
         hash=hash,
         batch_setting=f"{setting}.batch_sequences",
     )
-    return train(objective, ranks, plan, checkpoints=checkpoints, say=say)
+    return train(objective, ranks, plan, checkpoints=checkpoints, remote=remote, say=say)
 
 
 class ClsClassifier(nn.Module):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from grover_dist.errors import UserError
+from grover_dist.remote import Remote, in_parallel
 from grover_dist.run_dir import write_atomically
 from grover_dist.training.engine import Engine
 from grover_dist.training.ranks import Ranks
@@ -48,38 +49,73 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run, in one folder that all ranks share. Methods are collective unless they say otherwise."""
+    """The checkpoints of one run, in one folder that all ranks share. Methods are collective unless they say otherwise.
 
-    def __init__(self, folder: Path, ranks: Ranks, *, keep: int, hash: str, say: Callable[[str], None] = print) -> None:
-        self.folder, self._ranks, self._keep, self._hash, self._say = folder, ranks, keep, hash, say
-        if ranks.is_main:
+    remote: the folder in an object store, where the ranks share no disk. Then `folder` is each machine's own, its part of a checkpoint is
+    copied there when it is written, and each machine copies the whole checkpoint from there to go on from it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ranks: Ranks,
+        *,
+        keep: int,
+        hash: str,
+        remote: Remote | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.folder, self._ranks, self._keep, self._hash, self._remote, self._say = folder, ranks, keep, hash, remote, say
+        if ranks.is_main or (remote is not None and ranks.is_first_of_machine):
             folder.mkdir(parents=True, exist_ok=True)
 
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint. One that was cut short or altered is passed over, which is said."""
-        return self._ranks.on_main(self._newest)
-
-    def _newest(self) -> Checkpoint | None:
-        for name in reversed(self.names()):
-            try:
-                found = read_checkpoint(self.folder / name)
-            except UserError as fault:
-                self._say(f"checkpoint {name} is passed over, the one before it is used. {fault}")
-                continue
-            if found.hash != self._hash:
-                raise UserError(
-                    "the checkpoint belongs to other settings",
-                    where=found.path,
-                    got=found.hash[:12],
-                    expected=self._hash[:12],
-                    hint="delete the checkpoint folder, or restore the settings that it was written with",
-                )
-            return found
+        for name in reversed(self._ranks.on_main(self.names)):
+            read = self._ranks.on_main if self._remote is None else self._ranks.on_machines
+            found = read(lambda name=name: self._whole(name))
+            if self._remote is not None:
+                found = read_checkpoint(self.folder / name) if all(found) else None
+            if found is not None:
+                return found
         return None
 
+    def _whole(self, name: str) -> Checkpoint | None:
+        """The checkpoint on this machine, None where it is not whole. Not collective."""
+        try:
+            if self._remote is not None:
+                self._fetch(name)
+            found = read_checkpoint(self.folder / name)
+        except UserError as fault:
+            self._say(f"checkpoint {name} is passed over, the one before it is used. {fault}")
+            return None
+        if found.hash != self._hash:
+            raise UserError(
+                "the checkpoint belongs to other settings",
+                where=found.path,
+                got=found.hash[:12],
+                expected=self._hash[:12],
+                hint="delete the checkpoint folder, or restore the settings that it was written with",
+            )
+        return found
+
+    def _fetch(self, name: str) -> None:
+        """Make this machine's copy whole; only what is missing or differs is copied."""
+        description = self._remote.get_bytes(f"{name}/{DESCRIPTION}")
+        if description is None:
+            raise UserError("the checkpoint has no description in the object store", where=f"{self._remote.url}/{name}")
+        folder, files = self.folder / name, json.loads(description)["files"]
+        missing = [file for file, described in files.items() if not (folder / file).is_file() or _describe(folder / file) != described]
+        in_parallel([lambda file=file: self._remote.get(f"{name}/{file}", folder / file, files[file]) for file in missing])
+        write_atomically(folder / DESCRIPTION, description)
+
     def names(self) -> list[str]:
-        """Of the checkpoints on the disk, oldest first. Not collective."""
-        return [path.name for path in sorted(self.folder.glob("s*-????????"), key=lambda path: path.name[-8:])]
+        """Of the complete checkpoints, oldest first. Not collective."""
+        if self._remote is not None:
+            found = {name.partition("/")[0] for name in self._remote.sizes() if name.endswith(f"/{DESCRIPTION}")}
+        else:
+            found = {path.name for path in self.folder.glob("s*-????????")}
+        return sorted(found, key=lambda name: name[-8:])
 
     def save(self, engine: Engine, progress: Progress, *, stable: bool = False) -> None:
         """Write `step-N` (or `stable-N`, never removed here), then remove the oldest beyond `keep`."""
@@ -87,24 +123,40 @@ class Checkpoints:
         partial = final.with_name(f".{final.name}.partial")
         if not self._ranks.on_main(lambda: self._room_for(engine, final)):
             return
-        self._ranks.on_main(lambda: _fresh(partial))
+        on_disks = self._ranks.on_main if self._remote is None else self._ranks.on_machines
+        on_disks(lambda: _fresh(partial))
         engine.save(partial, _STATE)
         self._ranks.barrier()
-        self._ranks.on_main(lambda: self._publish(partial, final, progress, engine.zero_stage))
+        described = {**asdict(progress), "world": self._ranks.world, "zero_stage": engine.zero_stage, "hash": self._hash}
+        if self._remote is None:
+            self._ranks.on_main(lambda: self._publish(partial, final, {**described, "files": _describe_all(partial)}))
+            return
+        parts = self._ranks.on_machines(lambda: self._upload(partial, final.name))
+        files = {name: file for part in parts for name, file in part.items()}
+        self._ranks.on_machines(lambda: self._publish(partial, final, {**described, "files": files}))
+        self._ranks.on_main(lambda: self._publish_remote(final, whole=stable))
 
-    def _publish(self, partial: Path, final: Path, progress: Progress, zero_stage: int) -> None:
-        description = {
-            **asdict(progress),
-            "world": self._ranks.world,
-            "zero_stage": zero_stage,
-            "hash": self._hash,
-            "files": {str(path.relative_to(partial)): _describe(path) for path in sorted(partial.rglob("*")) if path.is_file()},
-        }
+    def _publish(self, partial: Path, final: Path, description: dict[str, Any]) -> None:
         write_atomically(partial / DESCRIPTION, json.dumps(description, indent=1).encode())
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
         for old in sorted(self.folder.glob("step-????????"))[: -self._keep]:
             shutil.rmtree(old)
+
+    def _upload(self, partial: Path, name: str) -> dict[str, Any]:
+        files = _describe_all(partial)
+        in_parallel([lambda file=file: self._remote.put(partial / file, f"{name}/{file}") for file in files])
+        return files
+
+    def _publish_remote(self, final: Path, *, whole: bool) -> None:
+        """The description last, then drop the oldest. whole: copy what other machines wrote, since the folder will be published."""
+        self._remote.put(final / DESCRIPTION, f"{final.name}/{DESCRIPTION}")
+        if whole:
+            self._fetch(final.name)
+        old = [name for name in self.names() if name.startswith("step-")][: -self._keep]
+        for name in old:  # the description first: a part must never be taken for the whole
+            self._remote.delete([f"{name}/{DESCRIPTION}"])
+            self._remote.delete(self._remote.sizes(name))
 
     def _room_for(self, engine: Engine, final: Path) -> bool:
         """Whether the disk holds one more. If not: said, and training goes on while an older one is left."""
@@ -125,9 +177,17 @@ class Checkpoints:
         return False
 
 
-def load(engine: Engine, checkpoint: Checkpoint, ranks: Ranks, *, scratch: Path, say: Callable[[str], None] = print) -> Progress:
+def load(
+    engine: Engine,
+    checkpoint: Checkpoint,
+    ranks: Ranks,
+    *,
+    scratch: Path,
+    shared: bool = True,
+    say: Callable[[str], None] = print,
+) -> Progress:
     """Set the engine to the checkpoint. Another number of ranks goes through DeepSpeed's universal form, made for the moment in the
-    folder `scratch`, which all ranks share. Collective.
+    folder `scratch`, which all ranks share, or each machine has of its own where not `shared`. Collective.
     """
     if engine.zero_stage != checkpoint.zero_stage:
         raise UserError(
@@ -147,10 +207,11 @@ def load(engine: Engine, checkpoint: Checkpoint, ranks: Ranks, *, scratch: Path,
         _fresh(universal)
         _convert(checkpoint.path / _STATE, universal / _UNIVERSAL)
 
-    ranks.on_main(convert)
+    on_disks = ranks.on_main if shared else ranks.on_machines
+    on_disks(convert)
     engine.load(universal, _UNIVERSAL, universal=True)
     ranks.barrier()
-    ranks.on_main(lambda: shutil.rmtree(universal, ignore_errors=True))
+    on_disks(lambda: shutil.rmtree(universal, ignore_errors=True))
     return checkpoint.progress
 
 
@@ -179,6 +240,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _fresh(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+
+
+def _describe_all(folder: Path) -> dict[str, Any]:
+    return {str(path.relative_to(folder)): _describe(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _describe(path: Path) -> dict[str, Any]:

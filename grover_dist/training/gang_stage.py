@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -23,13 +24,14 @@ def once_in_gang(
     say: Callable[[str], None],
 ) -> Artifact:
     """`RunDir.once` for a gang. Every rank calls `write(work)` with the same `work.path`; only the main rank may write in it, and what it
-    puts into `work.counts` is published.
+    puts into `work.counts` is published. Without a disk that the ranks share, for a run in an object store, each machine has a folder of
+    its own under that path, and the artefact that is returned.
     """
     found = ranks.on_main(lambda: run.find(stage, name, settings=settings, inputs=inputs))
     if found is not None:
         if ranks.is_main:
             say(f"{stage} {name}: complete already, skipped ({found.path.name})")
-        return found
+        return run.here(found)
     with ExitStack() as stack:
         held: list[Work] = []
 
@@ -40,4 +42,6 @@ def once_in_gang(
         shared = ranks.on_main(begin)
         write(held[0] if held else shared)
         ranks.on_main(stack.close)
-    return ranks.on_main(lambda: run.find(stage, name, settings=settings, inputs=inputs))
+    if run.remote is not None:  # what ranks on other machines wrote is complete in the object store
+        shutil.rmtree(shared.path, ignore_errors=True)
+    return run.here(ranks.on_main(lambda: run.find(stage, name, settings=settings, inputs=inputs)))

@@ -21,6 +21,7 @@ import torch
 from grover_dist import __version__
 from grover_dist.config import EngineSettings, OptimizerSettings
 from grover_dist.errors import UserError
+from grover_dist.remote import Remote
 from grover_dist.training.checkpoint import Checkpoint, Checkpoints, Progress, load, read_checkpoint
 from grover_dist.training.engine import Engine, resolve_zero_stage, split_batch
 from grover_dist.training.metrics import MetricsWriter, Throughput
@@ -113,6 +114,7 @@ def train(
     plan: Plan,
     *,
     checkpoints: Path | None = None,
+    remote: Remote | None = None,
     continue_from: Path | None = None,
     metrics: MetricsWriter | None = None,
     say: Callable[[str], None] = print,
@@ -121,17 +123,19 @@ def train(
 
     checkpoints: a folder that all ranks share; training goes on from the newest whole checkpoint in it, and without one from
     `continue_from` (the stable checkpoint of a shorter run), and without that from the model's weights. None: keeps nothing.
+    remote: where checkpoints are kept for ranks that share no folder; then `checkpoints` is each machine's own, and so is `continue_from`.
     metrics, say: used on rank 0 only. Raises Preempted, NonFiniteLoss, and UserError where ranks and batch do not fit.
     """
     split = split_batch(plan.batch, ranks.world, plan.micro_batch, where=plan.batch_setting)
     metrics = metrics if metrics and ranks.is_main else MetricsWriter()
     say = say if ranks.is_main else _silent
     _agree(ranks, plan)
-    store = Checkpoints(checkpoints, ranks, keep=plan.keep_checkpoints, hash=plan.hash, say=say) if checkpoints else None
+    store = Checkpoints(checkpoints, ranks, keep=plan.keep_checkpoints, hash=plan.hash, remote=remote, say=say) if checkpoints else None
     start = (store.newest() if store else None) or ranks.on_main(lambda: _continued(continue_from, plan))
     stage = start.zero_stage if start and plan.engine.zero_stage == "auto" else resolve_zero_stage(plan.engine, ranks.world)
     engine = Engine(objective.model, ranks, settings=plan.engine, optimizer=plan.optimizer, split=split, zero_stage=stage, seed=plan.seed)
-    progress = load(engine, start, ranks, scratch=checkpoints or start.path.parent, say=say) if start else Progress()
+    scratch = checkpoints or (start.path.parent if start else None)
+    progress = load(engine, start, ranks, scratch=scratch, shared=remote is None, say=say) if start else Progress()
     if start:
         say(f"{objective.name}: goes on from step {progress.step} of {plan.total_steps} ({start.path.name})")
     metrics.begin(progress.step)

@@ -70,6 +70,11 @@ class Ranks:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def is_first_of_machine(self) -> bool:
+        """Of the ranks that a launcher started on this machine; it does what is to be done once for each machine's own disk."""
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+
     def barrier(self) -> None:
         if self.world > 1:
             torch.distributed.barrier()
@@ -90,6 +95,28 @@ class Ranks:
         torch.distributed.all_gather_object(gathered, value)
         return gathered
 
+    def on_machines(self, work: Callable[[], Any]) -> list[Any]:
+        """The first rank of each machine works, the others wait; every rank gets the picklable values. A fault of one is raised on all."""
+        value, fault = None, None
+        if self.is_first_of_machine:
+            try:
+                value = work()
+            except Exception as error:
+                fault = error
+        gathered = self.gather((self.is_first_of_machine, value, self._told(fault)))
+        if fault is not None:
+            raise fault
+        for _, _, other in gathered:
+            if other is not None:
+                raise other
+        return [found for first, found, _ in gathered if first]
+
+    def _told(self, fault: Exception | None) -> Exception | None:
+        """A fault in the form that other ranks can be sent."""
+        if fault is None or isinstance(fault, UserError):
+            return fault
+        return RuntimeError(f"rank {self.rank}: {type(fault).__name__}: {fault}")
+
     def on_main(self, work: Callable[[], Any]) -> Any:
         """Rank 0 works, the others wait; every rank gets the picklable value. What rank 0 raises is raised on every rank, so that a
         fault of the settings or the disk ends the whole gang at once, not one rank now and the others at their timeout.
@@ -101,8 +128,7 @@ class Ranks:
             except Exception as error:
                 fault = error
         if self.world > 1:
-            told = fault if fault is None or isinstance(fault, UserError) else RuntimeError(f"rank 0: {type(fault).__name__}: {fault}")
-            held = [(value, told)]
+            held = [(value, self._told(fault))]
             torch.distributed.broadcast_object_list(held, src=0)
             if not self.is_main:
                 value, fault = held[0]

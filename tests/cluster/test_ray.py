@@ -130,7 +130,7 @@ def losses(artifact) -> list[float]:
 
 
 def pretrain_call(function, config, run, corpus):
-    return Call(f"tests.cluster.functions:{function}", config, str(run.path), function, {"corpus": corpus, "cycles": 60})
+    return Call(f"tests.cluster.functions:{function}", config, run, function, {"corpus": corpus, "cycles": 60})
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_user_error_in_a_gang_is_told_once_and_not_retried(room, tmp_path):
     config = tiny_config(tmp_path / "run")
     run = RunDir.open(config)
     with pytest.raises(UserError, match=r"matches nowhere.*Where: motif.meme.*give another"):
-        run_gang(Call("tests.cluster.functions:fail_as_user", config, str(run.path), "fails", {}), config.resources)
+        run_gang(Call("tests.cluster.functions:fail_as_user", config, run, "fails", {}), config.resources)
     assert (run.logs / "starts").read_text().count("start") == 1
 
 
@@ -186,5 +186,5 @@ def test_a_task_returns_its_value_and_its_words_are_followed(room, tmp_path):
     run = RunDir.open(config)
     heard: list[str] = []
     with following(run, heard.append):
-        assert run_task(Call("tests.cluster.functions:double", config, str(run.path), "doubler", {"number": 21})) == 42
+        assert run_task(Call("tests.cluster.functions:double", config, run, "doubler", {"number": 21})) == 42
     assert heard == ["[doubler] doubling 21"]

@@ -31,9 +31,9 @@ def environment(home: Path) -> dict[str, str]:
     return kept | {"PATH": path, "HOME": str(home), "RAY_AUTH_MODE": "disabled", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
 
 
-def start(run: Path, home: Path) -> subprocess.Popen:
+def start(run: Path | str, home: Path, *more: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "grover_dist", "run", SMOKE, f"run.dir={run}"],
+        [sys.executable, "-m", "grover_dist", "run", SMOKE, f"run.dir={run}", *more],
         cwd=REPOSITORY,
         env=environment(home),
         stdout=subprocess.PIPE,

@@ -89,7 +89,7 @@ def bare_torch(config: Config, batches: MaskedBatches, steps: int) -> float:
     """The least that can be written: forward, backward, clip, step, on batches that are ready."""
     ready = [batches.step(step) for step in range(steps)]
     objective = Timed(config, batches)
-    optimizer = adamw(objective.model, OPTIMIZER, torch.device("cpu"))
+    optimizer = adamw(objective.model, OPTIMIZER)
     for micro_batches in ready:
         targets = sum(len(batch.labels) for batch in micro_batches)
         for batch in micro_batches:

@@ -139,9 +139,12 @@ class MaskSettings(Section):
 
 
 class OptimizerSettings(Section):
-    """AdamW with warm-up, a stable rate and a linear decay at the end."""
+    """AdamW. `stable`: warm-up, a constant rate and a linear decay at the end; a longer run can go on from before the decay. `linear`:
+    warm-up, then linear decay over all the rest, whatever decay_fraction says.
+    """
 
     learning_rate: float = Field(4e-4, gt=0)
+    schedule: Literal["stable", "linear"] = "stable"
     warmup_fraction: Fraction = 0.05
     decay_fraction: Fraction = 0.2
     weight_decay: float = Field(0.01, ge=0)
@@ -151,11 +154,14 @@ class OptimizerSettings(Section):
 
 
 class EngineSettings(Section):
-    """What DeepSpeed's JSON is derived from."""
+    """What DeepSpeed's JSON is derived from. Only `precision` changes results beyond rounding."""
 
-    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    offload: bool = False
+    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"  # auto: 0 on one rank, else 1
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: of matrix products; weights, moments and reductions stay fp32
+    offload: bool = False  # AdamW and its moments in the host's memory; needs a ZeRO stage above 0
+    fused_adamw: bool = True  # one kernel of torch a step instead of one for each operation
+    activation_checkpointing: bool = False  # each layer is computed again in the backward pass: less memory, a third more arithmetic
+    compile: bool = False  # torch.compile: needs a C++ compiler, and a minute at the start; not at ZeRO stage 3
 
 
 class PretrainSettings(Section):
@@ -163,6 +169,7 @@ class PretrainSettings(Section):
     budget_bases: int = Field(50_000_000, ge=1)  # bases shown to each candidate
     batch_windows: int = Field(64, ge=1)  # windows per optimizer step, over all ranks
     micro_batch_windows: int = Field(16, ge=1)  # at the most; windows per rank and forward pass
+    packing: bool = True  # whole windows end to end in one row, so that nothing is padded; changes rounding only
     evaluate_windows: int = Field(512, ge=1)
     evaluations: int = Field(8, ge=1)  # points of the held-out learning curve
     checkpoint_every_steps: int = Field(100, ge=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,9 +22,10 @@ _HELD_OUT_EPOCH = 0xFFFFFFFF  # the masks of held-out windows never change
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One forward pass. input_ids int64[n, length], padded with 0; attention_mask int64[n, length]; masked_index int64[m]: positions in the
-    flattened input_ids, ascending; labels int64[m]. n_tokens: without [CLS], [SEP] and padding. weights: float32[m] of the masked tokens
-    in the loss, None where all weigh one.
+    """One forward pass. input_ids int64[n, length], padded with 0, a window a row; or, packed, int64[1, positions]: whole windows end to
+    end. attention_mask, of the same shape: 1 where there is a token. masked_index int64[m]: positions in the flattened input_ids,
+    ascending; labels int64[m]. n_tokens: without [CLS], [SEP] and padding. weights: float32[m] of the masked tokens in the loss, None
+    where all weigh one. window_lengths: int64[n] with [CLS] and [SEP], where packed, else None.
     """
 
     input_ids: np.ndarray
@@ -34,20 +35,41 @@ class MicroBatch:
     n_bases: int
     n_tokens: int
     weights: np.ndarray | None = None
+    window_lengths: np.ndarray | None = None
+
+    @property
+    def n_padding(self) -> int:
+        """Positions that hold nothing."""
+        return self.attention_mask.size - int(self.attention_mask.sum())
 
     @property
     def padding_share(self) -> float:
-        return 1.0 - float(self.attention_mask.mean())
+        return self.n_padding / self.attention_mask.size
+
+    def packed(self) -> MicroBatch:
+        """The same windows and masks end to end in one row."""
+        keep = self.attention_mask.ravel() == 1
+        place = np.cumsum(keep) - 1
+        return replace(
+            self,
+            input_ids=self.input_ids.ravel()[keep][None],
+            attention_mask=np.ones((1, int(place[-1]) + 1), np.int64),
+            masked_index=place[self.masked_index],
+            window_lengths=self.attention_mask.sum(1),
+        )
 
 
 @dataclass(frozen=True)
 class MaskedBatches:
     """The endless sequence of samples, cut into global batches of `batch_windows`.
 
-    Sample i of the run is window `sample_at(i mod n)` of epoch i // n. Step s holds samples s * batch_windows and following; rank r of w
-    takes every w-th from the r-th, sorts its own by length and cuts them into micro-batches of equal window count (give or take one). All
-    ranks have the same number of micro-batches. Masks and strands are keyed by (seed, epoch, window), so neither ranks nor micro-batches
-    change them.
+    Sample i of the run is window `sample_at(i mod n)` of epoch i // n. Step s holds samples s * batch_windows and following, whatever the
+    ranks. Sorted by length they are dealt to the ranks to and fro, so that all have about as many tokens; a rank cuts its own into
+    micro-batches of equal window count (give or take one), the same number on each rank. Masks and strands are keyed by (seed, epoch,
+    window), so neither ranks nor micro-batches change them.
+
+    packing: a micro-batch is one row of whole windows without padding, and a rank's windows are dealt to its micro-batches as to ranks.
+    Without it a micro-batch is padded to its longest window, and holds windows of about the same length.
 
     reverse_complement: half of the samples are shown as their other strand, tokenized anew and cut to the longest window; never held-out
     ones. soft_mask_weight: of a lower-case base in the loss; a token weighs the mean of its bases.
@@ -62,26 +84,29 @@ class MaskedBatches:
     mask: MaskSettings
     reverse_complement: bool = False
     soft_mask_weight: float = 1.0
+    packing: bool = False
 
     def step(self, step: int, rank: int = 0, world: int = 1) -> list[MicroBatch]:
         """The micro-batches of one rank in one optimizer step."""
         epochs, indices = self.samples(step, rank, world)
-        order = np.argsort(-self.windows.train.n_tokens[indices], kind="stable")
         per_rank = -(-self.batch_windows // world)
-        cuts = np.array_split(order, -(-per_rank // self.micro_batch_windows))
+        parts = -(-per_rank // self.micro_batch_windows)
+        longest_first = np.arange(len(indices))
+        cuts = _deal(longest_first, parts) if self.packing else np.array_split(longest_first, parts)
         return [self._micro_batch(self.windows.train, epochs[cut], indices[cut]) for cut in cuts]
 
     def samples(self, step: int, rank: int = 0, world: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """(epoch, training window) of each sample of one rank in one step."""
+        """(epoch, training window) of each sample of one rank in one step, the longest first."""
         self._check_world(world)
         n = len(self.windows.train)
-        number = step * self.batch_windows + np.arange(rank, self.batch_windows, world, dtype=np.int64)
+        number = step * self.batch_windows + np.arange(self.batch_windows, dtype=np.int64)
         epochs = number // n
         indices = np.empty_like(number)
         for epoch in np.unique(epochs):
             here = epochs == epoch
             indices[here] = sample_at(number[here] % n, n=n, seed=self.seed, epoch=int(epoch))
-        return epochs, indices
+        mine = _deal(np.argsort(-self.windows.train.n_tokens[indices], kind="stable"), world)[rank]
+        return epochs[mine], indices[mine]
 
     def held_out(self, n_windows: int, rank: int = 0, world: int = 1) -> list[MicroBatch]:
         """`n_windows` held-out windows (all, if there are fewer), spread evenly over the genome, with masks that never change; a rank's
@@ -122,7 +147,7 @@ class MaskedBatches:
         key, threshold = stream_key(self.seed, MASKS), start_threshold(self.mask)
         vocab_size = self.cycles + FIRST_MERGE_ID
         masked_index, labels = mask_lines(input_ids, lengths, epochs, indices, key, vocab_size, threshold, self.mask.span)
-        return MicroBatch(
+        batch = MicroBatch(
             input_ids=input_ids,
             attention_mask=(np.arange(width) < (lengths + _SPECIALS)[:, None]).astype(np.int64),
             masked_index=masked_index,
@@ -131,6 +156,7 @@ class MaskedBatches:
             n_tokens=int(lengths.sum()),
             weights=None if original is None else self._weights(original, chosen, turned)[masked_index],
         )
+        return batch.packed() if self.packing else batch
 
     def _other_strand(self, chosen: WindowTable, epochs: np.ndarray, indices: np.ndarray) -> dict[int, np.ndarray]:
         """Ids of the windows that are shown as their reverse complement, by line."""
@@ -155,3 +181,10 @@ class MaskedBatches:
             share = (before[ends] - before[ends - counts]) / np.maximum(counts, 1)
             weights[line] = 1 - (1 - self.soft_mask_weight) * share
         return weights.ravel()
+
+
+def _deal(order: np.ndarray, parts: int) -> list[np.ndarray]:
+    """`order` dealt like cards, to and fro: parts of equal number (give or take one) and, where it is sorted, of about equal sum."""
+    rounds, place = np.divmod(np.arange(len(order)), parts)
+    part = np.where(rounds % 2 == 0, place, parts - 1 - place)
+    return [order[part == which] for which in range(parts)]

@@ -13,6 +13,7 @@ from transformers.models.bert.modeling_bert import BertForMaskedLM, BertForSeque
 from transformers.utils import logging as transformers_logging
 
 from grover_dist.config import ModelSettings
+from grover_dist.model.packing import PACKED_SDPA, WindowEdges
 
 PAD_ID = 0
 
@@ -66,13 +67,17 @@ class MaskedPredictor(nn.Module):
 
     def __init__(self, model: BertForMaskedLM) -> None:
         super().__init__()
+        model.set_attn_implementation(PACKED_SDPA)
         self.bert_for_masked_lm = model
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, masked_index: torch.Tensor) -> torch.Tensor:
-        """input_ids, attention_mask: [windows, length], the mask None where nothing is padded. masked_index: flat positions, [m].
-        Returns logits [m, vocabulary].
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, masked_index: torch.Tensor, windows: WindowEdges | None = None
+    ) -> torch.Tensor:
+        """input_ids, attention_mask: [windows, length], the mask None where nothing is padded; or, with `windows`, [1, tokens]: whole
+        windows end to end, and no mask. masked_index: flat positions, [m]. Returns logits [m, vocabulary].
         """
-        hidden = self.bert_for_masked_lm.bert(input_ids, attention_mask=attention_mask).last_hidden_state
+        packed = {} if windows is None else {"position_ids": windows.positions, "windows": windows}
+        hidden = self.bert_for_masked_lm.bert(input_ids, attention_mask=attention_mask, **packed).last_hidden_state
         return self.bert_for_masked_lm.cls(hidden.flatten(0, 1)[masked_index])
 
     @classmethod

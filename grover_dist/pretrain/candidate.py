@@ -143,6 +143,7 @@ def masked_batches(config: Config, corpus: Corpus, windows: Windows, cycles: int
         pretrain.mask,
         reverse_complement=pretrain.reverse_complement,
         soft_mask_weight=pretrain.soft_mask_weight,
+        packing=pretrain.packing,
     )
 
 

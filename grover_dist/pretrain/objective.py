@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from grover_dist.corpus.batches import MaskedBatches, MicroBatch
 from grover_dist.model.bert import MaskedPredictor
+from grover_dist.model.packing import WindowEdges
 from grover_dist.training.loop import BatchSize
 from grover_dist.training.ranks import Ranks
 
@@ -32,7 +33,7 @@ class MaskedLanguageModelling:
     def size(self, batch: MicroBatch) -> BatchSize:
         # A step whose targets all weigh nothing teaches nothing, and must not divide by nothing.
         targets = len(batch.labels) if batch.weights is None else max(float(batch.weights.sum()), 1e-6)
-        return BatchSize(targets, batch.n_tokens, batch.n_bases)
+        return BatchSize(targets, batch.n_tokens, batch.n_bases, batch.input_ids.size, batch.n_padding)
 
     def loss(self, model: Any, batch: MicroBatch, device: torch.device) -> torch.Tensor:
         logits, labels = _score(model, batch, device)
@@ -76,7 +77,9 @@ class MaskedLanguageModelling:
 
 def _score(model: Any, batch: MicroBatch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits [masked, vocabulary] in fp32 and labels [masked]."""
-    padded = batch.padding_share > 0
     input_ids, masked_index, labels = (torch.from_numpy(array).to(device) for array in (batch.input_ids, batch.masked_index, batch.labels))
-    attention_mask = torch.from_numpy(batch.attention_mask).to(device) if padded else None
+    if batch.window_lengths is not None:
+        windows = WindowEdges(batch.window_lengths.tolist(), device)
+        return model(input_ids, None, masked_index, windows).float(), labels
+    attention_mask = torch.from_numpy(batch.attention_mask).to(device) if batch.n_padding else None
     return model(input_ids, attention_mask, masked_index).float(), labels

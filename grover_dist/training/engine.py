@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,16 +108,16 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
     ]
 
 
-def adamw(model: torch.nn.Module, settings: OptimizerSettings, device: torch.device) -> torch.optim.AdamW:
-    """torch's AdamW: fused on a GPU, for-each on the CPU. The rate is set before each step."""
+def adamw(model: torch.nn.Module, settings: OptimizerSettings, *, fused: bool = True) -> torch.optim.AdamW:
+    """torch's AdamW, whose fused kernels for CPU and GPU come with torch. The rate is set before each step."""
     groups = [group for group in parameter_groups(model, settings.weight_decay) if group["params"]]
     return torch.optim.AdamW(
         groups,
         lr=settings.learning_rate,
         betas=settings.betas,
         eps=settings.eps,
-        fused=device.type == "cuda",
-        foreach=device.type != "cuda",
+        fused=fused,
+        foreach=not fused,
     )
 
 
@@ -137,8 +139,9 @@ class Engine:
         self.ranks, self.split, self.zero_stage = ranks, split, zero_stage
         self._clip_norm = optimizer.clip_norm
         model.to(ranks.device)
+        _prepare(model, settings, zero_stage)
         config = deepspeed_config(settings, optimizer, split, zero_stage=zero_stage, seed=seed)
-        self.client_optimizer = adamw(model, optimizer, ranks.device)
+        self.client_optimizer = adamw(model, optimizer, fused=settings.fused_adamw)
         self._weight_decays = [group["weight_decay"] for group in self.client_optimizer.param_groups]
         self.deepspeed, _, _, _ = deepspeed.initialize(model=model, optimizer=self.client_optimizer, config=config, dist_init_required=None)
         self._gathered = deepspeed.zero.GatheredParameters
@@ -218,6 +221,32 @@ class Engine:
 
     def close(self) -> None:
         self.deepspeed.destroy()
+
+
+def _prepare(model: torch.nn.Module, settings: EngineSettings, zero_stage: int) -> None:
+    """Activation checkpointing and compilation, in place; names of weights stay."""
+    if settings.activation_checkpointing:
+        checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing_enable")]
+        if not checkpointed:
+            raise UserError("this model cannot compute its activations again", where="engine.activation_checkpointing")
+        checkpointed[0].gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if settings.compile:
+        if zero_stage == 3:
+            raise UserError(
+                "weights that are gathered layer by layer cannot be compiled",
+                where="engine.compile",
+                got="ZeRO stage 3",
+                hint="set engine.zero_stage=2 or engine.compile=false",
+            )
+        compilers = [os.environ.get("CXX", ""), "g++", "clang++"]
+        if not any(name and shutil.which(name) for name in compilers):
+            raise UserError(
+                "torch.compile needs a C++ compiler",
+                where="engine.compile",
+                expected="g++ or clang++ on PATH, or CXX",
+                hint="install g++, or set engine.compile=false",
+            )
+        model.compile()
 
 
 def _import_deepspeed(device: torch.device):

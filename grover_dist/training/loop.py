@@ -33,6 +33,8 @@ class BatchSize(NamedTuple):
     targets: float  # what the loss is averaged over: their number, or the sum of their weights
     tokens: int
     bases: int
+    positions: int = 0  # of the forward pass, special tokens and padding included
+    padding: int = 0  # those that hold nothing
 
 
 class Objective(Protocol):
@@ -150,7 +152,9 @@ def train(
             alive()
             with speed.waiting():
                 batches = fetch(step)
-            targets, tokens, bases = ranks.sum([sum(column) for column in zip(*map(objective.size, batches), strict=True)])
+            targets, tokens, bases, positions, padding = ranks.sum(
+                [sum(column) for column in zip(*map(objective.size, batches), strict=True)]
+            )
 
             _seed(plan.seed, step, ranks.rank)
             loss_sum = torch.zeros((), device=ranks.device)
@@ -167,7 +171,7 @@ def train(
 
             losses.append(loss)
             progress = Progress(step + 1, progress.tokens + int(tokens), progress.bases + int(bases))
-            speed.add(tokens=tokens, bases=bases)
+            speed.add(tokens=tokens, bases=bases, positions=positions, padding=padding)
             last = progress.step == plan.total_steps
             if last or progress.step % plan.log_every_steps == 0:
                 counts = {"tokens": progress.tokens, "bases": progress.bases, **speed.read()}

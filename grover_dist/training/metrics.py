@@ -64,7 +64,7 @@ class Throughput:
 
     def restart(self) -> None:
         self._started, self._paused, self._waited = self._clock(), 0.0, 0.0
-        self._tokens = self._bases = self._steps = 0
+        self._tokens = self._bases = self._steps = self._positions = self._padding = 0
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -80,10 +80,12 @@ class Throughput:
         yield
         self._waited += self._clock() - began
 
-    def add(self, *, tokens: float, bases: float) -> None:
-        """One optimizer step, of all ranks."""
+    def add(self, *, tokens: float, bases: float, positions: float = 0, padding: float = 0) -> None:
+        """One optimizer step, of all ranks; `padding` of its `positions` hold nothing."""
         self._tokens += int(tokens)
         self._bases += int(bases)
+        self._positions += int(positions)
+        self._padding += int(padding)
         self._steps += 1
 
     def read(self) -> dict[str, float]:
@@ -94,4 +96,5 @@ class Throughput:
             "bases_per_second": self._bases / seconds,
             "seconds_per_step": seconds / max(self._steps, 1),
             "loader_wait_share": self._waited / seconds,
+            "padding_share": self._padding / max(self._positions, 1),
         }

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step: warm-up, stable, linear decay."""
+"""The learning rate as a pure function of the step: warm-up, a stable part or none, linear decay."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Schedule:
         """From the settings' shares. `warmup_steps` is given when an earlier, shorter run has made the warm-up already."""
         if warmup_steps is None:
             warmup_steps = min(total_steps, math.ceil(settings.warmup_fraction * total_steps))
-        decay_steps = min(total_steps - min(warmup_steps, total_steps), math.ceil(settings.decay_fraction * total_steps))
+        after_warmup = total_steps - min(warmup_steps, total_steps)
+        decay_steps = after_warmup if settings.schedule == "linear" else min(after_warmup, math.ceil(settings.decay_fraction * total_steps))
         return cls(settings.learning_rate, warmup_steps, decay_steps, total_steps)
 
     @property

@@ -27,14 +27,59 @@ def batches(learned) -> MaskedBatches:
 
 def lines(micro_batches: list[MicroBatch]) -> list[str]:
     """One hash a window: its inputs, masked places and labels, whatever batch it stands in."""
+    return sorted(hashlib.sha256(repr(content).encode()).hexdigest() for content in contents(micro_batches))
+
+
+def contents(micro_batches: list[MicroBatch]) -> list[tuple[list[int], list[int], list[int]]]:
+    """Inputs, masked places and labels of each window."""
     found = []
     for batch in micro_batches:
-        width = batch.input_ids.shape[1]
-        for line, (ids, attention) in enumerate(zip(batch.input_ids, batch.attention_mask, strict=True)):
-            here = batch.masked_index // width == line
-            content = (ids[attention == 1].tolist(), (batch.masked_index[here] % width).tolist(), batch.labels[here].tolist())
-            found.append(hashlib.sha256(repr(content).encode()).hexdigest())
-    return sorted(found)
+        length = batch.input_ids.shape[1]
+        if batch.window_lengths is None:
+            starts, lengths = np.arange(len(batch.input_ids)) * length, batch.attention_mask.sum(1)
+        else:
+            lengths = batch.window_lengths
+            starts = np.cumsum(lengths) - lengths
+        for start, stop in zip(starts, starts + lengths, strict=True):
+            here = (batch.masked_index >= start) & (batch.masked_index < stop)
+            found.append(
+                (batch.input_ids.ravel()[start:stop].tolist(), (batch.masked_index[here] - start).tolist(), batch.labels[here].tolist())
+            )
+    return found
+
+
+def n_windows(micro_batches: list[MicroBatch]) -> list[int]:
+    return [len(batch.input_ids if batch.window_lengths is None else batch.window_lengths) for batch in micro_batches]
+
+
+@pytest.mark.parametrize("options", [{}, {"reverse_complement": True, "soft_mask_weight": 0.5}])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_packing_shows_the_same_windows_and_masks_without_padding(batches, world, options):
+    plain, packed = replace(batches, **options), replace(batches, packing=True, **options)
+    for step in (0, 5, 9):
+        padded_parts = [batch for rank in range(world) for batch in plain.step(step, rank, world)]
+        packed_parts = [batch for rank in range(world) for batch in packed.step(step, rank, world)]
+        assert lines(packed_parts) == lines(padded_parts)
+        assert sum(batch.n_padding for batch in packed_parts) == 0 < sum(batch.n_padding for batch in padded_parts)
+        assert {batch.input_ids.shape[0] for batch in packed_parts} == {1}
+        assert set(n_windows(packed_parts)) == {4} == set(n_windows(padded_parts))
+        for name in ("n_tokens", "n_bases"):
+            assert sum(getattr(batch, name) for batch in packed_parts) == sum(getattr(batch, name) for batch in padded_parts)
+        if options:
+            weights = [np.sort(np.concatenate([batch.weights for batch in parts])) for parts in (padded_parts, packed_parts)]
+            assert np.array_equal(*weights)
+    assert lines(packed.held_out(20)) == lines(plain.held_out(20))
+
+
+def test_packed_micro_batches_and_ranks_have_about_as_many_tokens(batches):
+    """Dealt to and fro by length, none has more than another by as much as a window."""
+    longest, world = int(batches.windows.train.n_tokens.max()), 3
+    wide = replace(batches, batch_windows=72, packing=True)
+    for step in range(8):
+        ranks = [wide.step(step, rank, world) for rank in range(world)]
+        tokens = [[batch.n_tokens for batch in part] for part in ranks]
+        assert max(map(max, tokens)) - min(map(min, tokens)) < 2 * longest
+        assert max(map(sum, tokens)) - min(map(sum, tokens)) < longest
 
 
 @pytest.mark.parametrize("world", [2, 3, 8])
@@ -54,7 +99,7 @@ def test_ranks_that_do_not_divide_the_batch(batches):
         parts = [uneven.step(5, rank, world) for rank in range(world)]
         assert sorted(chain.from_iterable(map(lines, parts))) == lines(uneven.step(5))
         assert len({len(part) for part in parts}) == 1
-        assert all(0 < len(batch.input_ids) <= 3 for part in parts for batch in part)
+        assert all(0 < count <= 3 for part in parts for count in n_windows(part))
 
 
 @pytest.mark.parametrize(("batch_windows", "micro", "world"), [(3, 4, 4), (9, 1, 2)])
@@ -75,10 +120,11 @@ def test_two_epochs_show_each_window_twice_with_other_masks(batches):
     n = len(batches.windows.train)
     steps = -(-2 * n // 24)
     samples = [batches.samples(step) for step in range(steps)]
-    epochs, indices = (np.concatenate(parts)[: 2 * n] for parts in zip(*samples, strict=True))
-    assert epochs.tolist() == [0] * n + [1] * n
-    assert sorted(indices[:n].tolist()) == sorted(indices[n:].tolist()) == list(range(n))
-    assert indices[:n].tolist() != indices[n:].tolist()
+    epochs, indices = (np.concatenate(parts) for parts in zip(*samples, strict=True))
+    first, second = indices[epochs == 0].tolist(), indices[epochs == 1].tolist()
+    assert sorted(first) == sorted(second) == list(range(n))
+    assert first != second
+    assert {len(set(part.tolist())) for part, _ in samples[: n // 24]} == {1}  # an epoch ends before the next begins
 
 
 def test_a_batch_holds_its_windows(batches, learned):

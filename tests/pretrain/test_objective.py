@@ -8,6 +8,7 @@ from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.windows import make_windows
 from grover_dist.genome.split import split_blocks
 from grover_dist.model.bert import MaskedPredictor, bert_config, masked_lm
+from grover_dist.model.packing import WindowEdges
 from grover_dist.pretrain.candidate import hashed_settings, masked_batches
 from grover_dist.pretrain.objective import MaskedLanguageModelling
 from tests.pretrain.small_run import CYCLES
@@ -34,7 +35,13 @@ def test_soft_masked_tokens_weigh_less_in_the_loss_and_in_what_it_is_divided_by(
     assert weighted.size(lighter).targets == pytest.approx(lighter.weights.sum()) and plain.size(batch).targets == len(batch.labels)
     with torch.no_grad():
         each = -torch.log_softmax(
-            weighted.model(*(torch.from_numpy(a) for a in (lighter.input_ids, lighter.attention_mask, lighter.masked_index))), 1
+            weighted.model(
+                torch.from_numpy(lighter.input_ids),
+                None,
+                torch.from_numpy(lighter.masked_index),
+                WindowEdges(lighter.window_lengths.tolist()),
+            ),
+            1,
         )
         expected = sum(
             w * each[i, label] for i, (w, label) in enumerate(zip(lighter.weights.tolist(), lighter.labels.tolist(), strict=True))
@@ -60,3 +67,17 @@ def test_both_options_change_what_is_trained_and_so_the_artefact(config, objecti
     for option in ({"reverse_complement": True}, {"soft_mask_weight": 0.5}):
         changed = config.model_copy(update={"pretrain": config.pretrain.model_copy(update=option)})
         assert hashed_settings(changed, CYCLES, 1_000) != hashed_settings(config, CYCLES, 1_000)
+
+
+@pytest.mark.parametrize("options", [{}, {"soft_mask_weight": 0.25, "reverse_complement": True}])
+def test_packing_changes_neither_the_loss_nor_what_it_is_divided_by(objective, options):
+    packed, padded = objective(**options), objective(packing=False, **options)
+    losses, sizes = [], []
+    with torch.no_grad():
+        for made in (packed, padded):
+            batches = [batch for step in range(3) for batch in made.batches(step, 0, 1)]
+            losses.append(sum(made.loss(made.model, batch, torch.device("cpu")).item() for batch in batches))
+            sizes.append([sum(column) for column in zip(*map(made.size, batches), strict=True)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert sizes[0][:3] == pytest.approx(sizes[1][:3])
+    assert sizes[0][4] == 0 < sizes[1][4] and sizes[0][3] + sizes[1][4] == sizes[1][3]

@@ -10,7 +10,7 @@ from grover_dist.config import EngineSettings
 from grover_dist.errors import UserError
 from grover_dist.training.loop import NonFiniteLoss, Preempted, train
 from grover_dist.training.metrics import MetricsWriter
-from tests.training.toy_objective import BATCH, Stopped, ToyObjective, plain_torch, toy_plan
+from tests.training.toy_objective import BATCH, OPTIMIZER, Stopped, ToyObjective, plain_torch, toy_plan
 
 STAGES = [0, 1, 2, 3]
 
@@ -20,7 +20,7 @@ def staged(stage, **changes):
 
 
 def test_stage_0_equals_plain_torch_to_the_last_bit(one_rank):
-    plan = staged(0, micro_batch=BATCH)
+    plan = toy_plan(engine=EngineSettings(zero_stage=0, fused_adamw=False), micro_batch=BATCH)
     losses, weights = plain_torch(plan)
     result = train(ToyObjective(micro_batch=BATCH), one_rank, plan)
     assert result.losses == pytest.approx(losses, rel=1e-6)
@@ -37,6 +37,23 @@ def test_every_stage_with_accumulation_equals_plain_torch_to_rounding(one_rank, 
     for name, value in weights.items():
         torch.testing.assert_close(result.weights[name], value, rtol=1e-4, atol=1e-6)
     assert result.losses[-1] < result.losses[0] / 2
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_offloaded_optimizer_equals_plain_torch_to_rounding(one_rank, stage):
+    plan = toy_plan(engine=EngineSettings(zero_stage=stage, offload=True))
+    losses, weights = plain_torch(plan)
+    result = train(ToyObjective(), one_rank, plan)
+    assert result.losses == pytest.approx(losses, rel=1e-5)
+    for name, value in weights.items():
+        torch.testing.assert_close(result.weights[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_linear_schedule_reaches_the_optimizer(one_rank):
+    plan = staged(0, optimizer=OPTIMIZER.model_copy(update={"schedule": "linear"}))
+    losses, _ = plain_torch(plan)
+    assert train(ToyObjective(), one_rank, plan).losses == pytest.approx(losses, rel=1e-5)
+    assert plain_torch(staged(0))[0] != pytest.approx(losses, rel=1e-3)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])

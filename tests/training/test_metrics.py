@@ -19,11 +19,17 @@ def test_rates_leave_out_pauses_and_know_what_was_waited_for():
         with speed.waiting():
             clock.now += 0.5
         clock.now += 2.0
-        speed.add(tokens=1_000, bases=4_000)
+        speed.add(tokens=1_000, bases=4_000, positions=1_100, padding=44)
     with speed.paused():
         clock.now += 1_000.0
     assert speed.read() == pytest.approx(
-        {"tokens_per_second": 400.0, "bases_per_second": 1_600.0, "seconds_per_step": 2.5, "loader_wait_share": 0.2}
+        {
+            "tokens_per_second": 400.0,
+            "bases_per_second": 1_600.0,
+            "seconds_per_step": 2.5,
+            "loader_wait_share": 0.2,
+            "padding_share": 0.04,
+        }
     )
     speed.restart()
     clock.now += 1.0

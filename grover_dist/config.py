@@ -168,7 +168,8 @@ class PretrainSettings(Section):
     candidates: tuple[int, ...] = (100, 300, 600, 1_000)  # cycles
     budget_bases: int = Field(50_000_000, ge=1)  # bases shown to each candidate
     batch_windows: int = Field(64, ge=1)  # windows per optimizer step, over all ranks
-    micro_batch_windows: int = Field(16, ge=1)  # at the most; windows per rank and forward pass
+    # At the most; windows per rank and forward pass. auto: as many as fit into memory. The batch and the result stay the same.
+    micro_batch_windows: Annotated[int, Field(ge=1)] | Literal["auto"] = 16
     packing: bool = True  # whole windows end to end in one row, so that nothing is padded; changes rounding only
     evaluate_windows: int = Field(512, ge=1)
     evaluations: int = Field(8, ge=1)  # points of the held-out learning curve
@@ -178,6 +179,11 @@ class PretrainSettings(Section):
     soft_mask_weight: Fraction = 1.0  # of soft-masked bases in the training loss
     mask: MaskSettings = MaskSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+
+    @property
+    def micro_batch_at_most(self) -> int:
+        """A number also where training finds its own: for plans, and for passes without gradients."""
+        return min(16, self.batch_windows) if self.micro_batch_windows == "auto" else self.micro_batch_windows
 
     @model_validator(mode="after")
     def _candidates(self) -> PretrainSettings:
@@ -270,6 +276,10 @@ class ResourceSettings(Section):
 
 class TrackingSettings(Section):
     tensorboard: bool = True
+    mlflow: str | None = None  # tracking URI, like file:///shared/mlruns or https://host; needs the extra `tracking`
+    wandb: Literal["offline", "online"] | None = None  # Weights & Biases; needs the extra `tracking`
+    # Operations a second of one rank, over which MFU is told. auto: the maker's bf16 figure of a known GPU, else measured at the start.
+    peak_flops: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     log_every_steps: int = Field(10, ge=1)
 
 

@@ -165,7 +165,7 @@ def held_out_batches(config: Config, corpus: Corpus, cycles: int) -> list[MicroB
         cycles=cycles,
         seed=config.seed,
         batch_windows=config.pretrain.batch_windows,
-        micro_batch_windows=config.pretrain.micro_batch_windows,
+        micro_batch_windows=config.pretrain.micro_batch_at_most,
         mask=config.pretrain.mask,
     )
     return batches.held_out(config.analysis.windows)

@@ -119,6 +119,11 @@ class MaskedBatches:
         cuts = [indices[at : at + self.micro_batch_windows] for at in range(0, len(indices), self.micro_batch_windows)]
         return [self._micro_batch(table, np.full(len(cut), _HELD_OUT_EPOCH), cut) for cut in cuts]
 
+    def longest(self, n_windows: int) -> MicroBatch:
+        """The `n_windows` longest training windows in one forward pass; again from the longest where there are fewer."""
+        order = np.argsort(-self.windows.train.n_tokens, kind="stable")
+        return self._micro_batch(self.windows.train, np.zeros(n_windows, np.int64), np.resize(order, n_windows))
+
     def _check_world(self, world: int) -> None:
         smallest, largest = self.batch_windows // world, -(-self.batch_windows // world)
         if smallest < -(-largest // self.micro_batch_windows):

@@ -68,6 +68,7 @@ class MaskedPredictor(nn.Module):
     def __init__(self, model: BertForMaskedLM) -> None:
         super().__init__()
         model.set_attn_implementation(PACKED_SDPA)
+        model.config.use_cache = False  # of decoders; transformers would warn about it when layers are computed again
         self.bert_for_masked_lm = model
 
     def forward(

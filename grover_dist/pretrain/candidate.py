@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from grover_dist.model.bert import MaskedPredictor, bert_config, masked_lm, save
 from grover_dist.model.size import flops_per_token, parameters
 from grover_dist.pretrain.objective import MaskedLanguageModelling
 from grover_dist.run_dir import Artifact, RunDir, Work
-from grover_dist.training.engine import split_batch
+from grover_dist.training.engine import resolve_zero_stage, split_batch
+from grover_dist.training.fit import micro_batch_that_fits
 from grover_dist.training.gang_stage import once_in_gang
 from grover_dist.training.loop import Plan, Result, train
 from grover_dist.training.metrics import MetricsWriter
+from grover_dist.training.plan import rank_peak_flops
 from grover_dist.training.ranks import Ranks
+from grover_dist.training.trackers import check_trackers, make_trackers
 
 CHECKPOINTS, STABLE = "checkpoints", "stable"
 
@@ -55,21 +59,19 @@ def pretrain_candidate(
         windows = make_windows(
             opened.store, split_blocks(opened.store.contigs, config.split, config.seed), config.windows, cycles, config.seed
         )
-        objective = MaskedLanguageModelling(
-            f"pretrain {name}",
-            MaskedPredictor(masked_lm(bert_config(config.model, cycles + 9), seed=config.seed)),
-            masked_batches(config, opened, windows, cycles, ranks.world),
-            evaluate_windows=config.pretrain.evaluate_windows,
-        )
-        plan = candidate_plan(
-            config, windows, budget_bases, run_hash=settings_hash([settings, sorted(inputs[key].digest for key in inputs)])
-        )
+        objective, micro_batch = candidate_objective(config, opened, windows, cycles, ranks)
+        run_hash = settings_hash([settings, sorted(inputs[key].digest for key in inputs)])
+        plan = candidate_plan(config, windows, cycles, budget_bases, micro_batch=micro_batch, run_hash=run_hash)
+        check_trackers(config.tracking)
+        peak, source = ranks.on_main(lambda: rank_peak_flops(config.tracking.peak_flops))
+        plan = replace(plan, peak_flops=peak)
         if continue_from is not None:
             plan = plan.continuing(continue_from.counts["warmup_steps"])
         if ranks.is_main:
             say(
                 f"pretrain {name}: {parameters(config.model, cycles + 9):,} parameters, {len(windows.train):,} training windows, "
-                f"{plan.total_steps:,} steps of {plan.batch} windows on {ranks.world} rank{'s' if ranks.world > 1 else ''}"
+                f"{plan.total_steps:,} steps of {plan.batch} windows on {ranks.world} rank{'s' if ranks.world > 1 else ''}, "
+                f"at most {micro_batch} in a forward pass; MFU of {peak / 1e12:.2f} TFLOP/s a rank ({source})"
             )
         result = train(
             objective,
@@ -108,7 +110,26 @@ def hashed_settings(config: Config, cycles: int, budget_bases: int) -> dict[str,
     }
 
 
-def candidate_plan(config: Config, windows: Windows, budget_bases: int, *, run_hash: str = "") -> Plan:
+def candidate_objective(config: Config, corpus: Corpus, windows: Windows, cycles: int, ranks: Ranks) -> tuple[MaskedLanguageModelling, int]:
+    """What is trained, and its micro-batch: the setting, or for `auto` what a probe finds. Collective."""
+    batches = masked_batches(config, corpus, windows, cycles, ranks.world)
+    objective = MaskedLanguageModelling(
+        f"pretrain c{cycles}",
+        MaskedPredictor(masked_lm(bert_config(config.model, cycles + 9), seed=config.seed)),
+        batches,
+        evaluate_windows=config.pretrain.evaluate_windows,
+    )
+    if config.pretrain.micro_batch_windows != "auto":
+        return objective, config.pretrain.micro_batch_windows
+    stage = resolve_zero_stage(config.engine, ranks.world)
+    micro_batch = micro_batch_that_fits(objective, ranks, config, cycles + 9, zero_stage=stage)
+    objective.use(replace(batches, micro_batch_windows=micro_batch))
+    return objective, micro_batch
+
+
+def candidate_plan(
+    config: Config, windows: Windows, cycles: int, budget_bases: int, *, micro_batch: int | None = None, run_hash: str = ""
+) -> Plan:
     """Steps that show the budget's bases, to the nearest whole step, at the windows' mean length."""
     pretrain = config.pretrain
     bases_per_step = windows.train.n_bases / len(windows.train) * pretrain.batch_windows
@@ -116,7 +137,7 @@ def candidate_plan(config: Config, windows: Windows, budget_bases: int, *, run_h
         seed=config.seed,
         total_steps=max(1, round(budget_bases / bases_per_step)),
         batch=pretrain.batch_windows,
-        micro_batch=pretrain.micro_batch_windows,
+        micro_batch=micro_batch or pretrain.micro_batch_at_most,
         optimizer=pretrain.optimizer,
         engine=config.engine,
         log_every_steps=config.tracking.log_every_steps,
@@ -125,6 +146,12 @@ def candidate_plan(config: Config, windows: Windows, budget_bases: int, *, run_h
         keep_checkpoints=pretrain.keep_checkpoints,
         keep_stable=budget_bases < pretrain.budget_bases,
         rank_timeout_seconds=config.resources.rank_timeout_seconds,
+        flops_per_token=flops_per_token(
+            config.model,
+            cycles + 9,
+            length_tokens=_attended_tokens(windows),
+            masked_fraction=pretrain.mask.fraction,
+        ),
         hash=run_hash,
     )
 
@@ -132,7 +159,7 @@ def candidate_plan(config: Config, windows: Windows, budget_bases: int, *, run_h
 def masked_batches(config: Config, corpus: Corpus, windows: Windows, cycles: int, world: int) -> MaskedBatches:
     """The candidate's batches. UserError where the ranks cannot share one."""
     pretrain = config.pretrain
-    split = split_batch(pretrain.batch_windows, world, pretrain.micro_batch_windows)
+    split = split_batch(pretrain.batch_windows, world, pretrain.micro_batch_at_most)
     return MaskedBatches(
         corpus,
         windows,
@@ -148,10 +175,17 @@ def masked_batches(config: Config, corpus: Corpus, windows: Windows, cycles: int
 
 
 def _metrics(config: Config, run: RunDir, work: Work, name: str, plan: Plan) -> MetricsWriter:
-    tensorboard = run.logs / "tensorboard" / work.path.name.strip(".").removesuffix(".partial") if config.tracking.tensorboard else None
+    key = work.path.name.strip(".").removesuffix(".partial")
+    trackers = make_trackers(config.tracking, logs=run.logs, project=config.run.name, name=name, key=key)
     return MetricsWriter(
-        work.file("metrics.jsonl"), run.logs / f"pretrain-{name}.jsonl", tensorboard=tensorboard, labels={"steps": plan.total_steps}
+        work.file("metrics.jsonl"), run.logs / f"pretrain-{name}.jsonl", trackers=trackers, labels={"steps": plan.total_steps}
     )
+
+
+def _attended_tokens(windows: Windows) -> float:
+    """How many tokens a token attends to, in the mean over tokens."""
+    lengths = windows.train.n_tokens + 2.0
+    return float((lengths**2).sum() / lengths.sum())
 
 
 def _finish(config: Config, work: Work, corpus: Corpus, cycles: int, plan: Plan, result: Result) -> None:
@@ -172,12 +206,7 @@ def _finish(config: Config, work: Work, corpus: Corpus, cycles: int, plan: Plan,
         "bases": result.bases,
         "tokens": result.tokens,
         "parameters": parameters(config.model, vocab_size),
-        "flops_per_token": flops_per_token(
-            config.model,
-            vocab_size,
-            length_tokens=result.tokens / (result.steps * plan.batch),
-            masked_fraction=config.pretrain.mask.fraction,
-        ),
+        "flops_per_token": plan.flops_per_token,
         **result.evaluation,
     }
 

@@ -27,8 +27,16 @@ class MaskedLanguageModelling:
         self._token_bases = torch.from_numpy(batches.corpus.vocabulary.lengths(batches.cycles).astype("int64"))
         self._held_out: Sequence[MicroBatch] | None = None
 
+    def use(self, batches: MaskedBatches) -> None:
+        """Other batches from here on: the same windows, cut otherwise."""
+        self._batches, self._held_out = batches, None
+
     def batches(self, step: int, rank: int, world: int) -> Sequence[MicroBatch]:
         return self._batches.step(step, rank, world)
+
+    def largest_batch(self, samples: int) -> MicroBatch:
+        """The longest windows there are, for a probe of memory."""
+        return self._batches.longest(samples)
 
     def size(self, batch: MicroBatch) -> BatchSize:
         # A step whose targets all weigh nothing teaches nothing, and must not divide by nothing.

@@ -226,10 +226,11 @@ class Engine:
 def _prepare(model: torch.nn.Module, settings: EngineSettings, zero_stage: int) -> None:
     """Activation checkpointing and compilation, in place; names of weights stay."""
     if settings.activation_checkpointing:
-        checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing_enable")]
-        if not checkpointed:
+        names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # transformers from 5.20, and before
+        enable = next((getattr(module, name) for module in model.modules() for name in names if hasattr(module, name)), None)
+        if enable is None:
             raise UserError("this model cannot compute its activations again", where="engine.activation_checkpointing")
-        checkpointed[0].gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable({"use_reentrant": False})
     if settings.compile:
         if zero_stage == 3:
             raise UserError(

@@ -24,7 +24,8 @@ from grover_dist.errors import UserError
 from grover_dist.remote import Remote
 from grover_dist.training.checkpoint import Checkpoint, Checkpoints, Progress, load, read_checkpoint
 from grover_dist.training.engine import Engine, resolve_zero_stage, split_batch
-from grover_dist.training.metrics import MetricsWriter, Throughput
+from grover_dist.training.fit import out_of_memory_named
+from grover_dist.training.metrics import MetricsWriter, Throughput, peak_memory_bytes
 from grover_dist.training.ranks import Ranks
 from grover_dist.training.schedule import Schedule
 
@@ -73,6 +74,8 @@ class Plan:
     keep_stable: bool = False  # keep the state before the decay, for a longer run to continue from
     rank_timeout_seconds: float = 1_800
     hash: str = ""  # of everything that changes the result: a checkpoint of another hash is refused
+    flops_per_token: float = 0.0  # for MFU; 0: not told
+    peak_flops: float = 0.0  # of one rank
     batch_setting: str = "pretrain.batch_windows"  # named in the error about a batch that the ranks cannot share
 
     @property
@@ -141,7 +144,7 @@ def train(
     if start:
         say(f"{objective.name}: goes on from step {progress.step} of {plan.total_steps} ({start.path.name})")
     metrics.begin(progress.step)
-    first, schedule, losses, evaluation, began, speed = progress.step, plan.schedule, [], {}, time.perf_counter(), Throughput()
+    first, schedule, losses, evaluation, began, speed = progress.step, plan.schedule, [], {}, time.perf_counter(), _speed(plan, ranks)
 
     with (
         _sigterm() as terminated,
@@ -159,8 +162,9 @@ def train(
             _seed(plan.seed, step, ranks.rank)
             loss_sum = torch.zeros((), device=ranks.device)
             for index, batch in enumerate(batches):
-                loss = objective.loss(engine, batch, ranks.device)
-                engine.backward(loss, targets)
+                with out_of_memory_named(objective.name, ranks.device, split.micro_batch):
+                    loss = objective.loss(engine, batch, ranks.device)
+                    engine.backward(loss, targets)
                 loss_sum += loss.detach()
                 if index + 1 < len(batches):
                     engine.accumulate()
@@ -174,7 +178,11 @@ def train(
             speed.add(tokens=tokens, bases=bases, positions=positions, padding=padding)
             last = progress.step == plan.total_steps
             if last or progress.step % plan.log_every_steps == 0:
-                counts = {"tokens": progress.tokens, "bases": progress.bases, **speed.read()}
+                counts = {
+                    "tokens": progress.tokens,
+                    "bases": progress.bases,
+                    "memory_bytes": peak_memory_bytes(ranks.device),
+                } | speed.read()
                 metrics.write(progress.step, loss=loss, rate=schedule.rate(step), gradient_norm=norm, **counts)
                 speed.restart()
             with speed.paused():
@@ -212,6 +220,10 @@ def _prefetched(objective: Objective, ranks: Ranks, plan: Plan, first: int) -> I
             return batches
 
         yield fetch
+
+
+def _speed(plan: Plan, ranks: Ranks) -> Throughput:
+    return Throughput(flops_per_token=plan.flops_per_token, peak_flops=plan.peak_flops * ranks.world)
 
 
 def _silent(line: str) -> None:

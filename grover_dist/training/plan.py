@@ -55,12 +55,12 @@ def plan_candidate(
     bases_per_token = bases_per_token or guess_bases_per_token(cycles)
     window_tokens = mean_window_tokens(config.windows)
     pretrain, vocab_size = config.pretrain, cycles + 9
-    masked = min(1.0, pretrain.mask.fraction * pretrain.mask.span)
+    masked = pretrain.mask.fraction
     per_token = flops_per_token(config.model, vocab_size, length_tokens=window_tokens, masked_fraction=masked)
     steps = max(1, round(budget_bases / (window_tokens * bases_per_token * pretrain.batch_windows)))
     tokens = steps * pretrain.batch_windows * window_tokens
     count = parameters(config.model, vocab_size)
-    micro_batch = min(pretrain.micro_batch_windows, max(1, pretrain.batch_windows // world))
+    micro_batch = min(pretrain.micro_batch_at_most, max(1, pretrain.batch_windows // world))
     stable = budget_bases < pretrain.budget_bases and Schedule.of(pretrain.optimizer, steps).decay_start > 0
     return CandidatePlan(
         cycles=cycles,
@@ -70,23 +70,28 @@ def plan_candidate(
         tokens=tokens,
         bases=round(tokens * bases_per_token),
         steps=steps,
-        hours=tokens * per_token / flops_per_second / 3_600,
+        # Computing activations again costs one more forward pass, a third of what forward and backward pass cost.
+        hours=tokens * per_token * (4 / 3 if config.engine.activation_checkpointing else 1) / flops_per_second / 3_600,
         # One checkpoint is being written while the kept ones are there; each has weights, and weights and two moments in fp32.
         disk_bytes=_FP32_BYTES * count * (4 * (pretrain.keep_checkpoints + 1 + stable) + 1),
-        memory={
-            stage: rank_memory(
-                config.model,
-                vocab_size,
-                zero_stage=stage,
-                world=world,
-                windows=micro_batch,
-                length_tokens=config.windows.max_tokens + 2,
-                masked_fraction=masked,
-                bf16=config.engine.precision == "bf16",
-                gpu=config.resources.gpus_per_rank > 0,
-            )
-            for stage in range(4)
-        },
+        memory={stage: rank_memory_of(config, vocab_size, zero_stage=stage, world=world, windows=micro_batch) for stage in range(4)},
+    )
+
+
+def rank_memory_of(config: Config, vocab_size: int, *, zero_stage: int, world: int, windows: int) -> Memory:
+    """`rank_memory` of full windows under these settings."""
+    return rank_memory(
+        config.model,
+        vocab_size,
+        zero_stage=zero_stage,
+        world=world,
+        windows=windows,
+        length_tokens=config.windows.max_tokens + 2,
+        masked_fraction=config.pretrain.mask.fraction,
+        bf16=config.engine.precision == "bf16",
+        gpu=config.resources.gpus_per_rank > 0,
+        checkpointing=config.engine.activation_checkpointing,
+        offload=config.engine.offload,
     )
 
 
@@ -101,11 +106,14 @@ def rank_memory(
     masked_fraction: float,
     bf16: bool = False,
     gpu: bool = False,
+    checkpointing: bool = False,
+    offload: bool = False,
 ) -> Memory:
     """Peak of a training step with `windows` of `length_tokens` in one forward pass.
 
     State in fp32 at every precision (bf16 is autocast): weights 4 bytes a parameter, gradients 4, AdamW's moments 8. Stage 1 shares
     moments and a second copy of the weights over the ranks, stage 2 the gradients as well, stage 3 everything (Rajbhandari et al. 2020).
+    offload: the optimizer's share lies in the host's memory, so that on a GPU it does not count.
     """
     count = parameters(model, vocab_size)
     shared = math.ceil(count / world)
@@ -113,21 +121,31 @@ def rank_memory(
     return Memory(
         weights=_FP32_BYTES * (shared if zero_stage == 3 else count),
         gradients=_FP32_BYTES * (shared if zero_stage >= 2 else count),
-        optimizer=_FP32_BYTES * (2 * count if zero_stage == 0 else 3 * shared),
+        optimizer=0 if offload and gpu else _FP32_BYTES * (2 * count if zero_stage == 0 else 3 * shared),
         buckets=_FP32_BYTES * bucket,
-        activations=activation_bytes(model, vocab_size, windows * length_tokens, length_tokens, masked_fraction, bf16=bf16, gpu=gpu),
+        activations=activation_bytes(
+            model, vocab_size, windows * length_tokens, length_tokens, masked_fraction, bf16=bf16, gpu=gpu, checkpointing=checkpointing
+        ),
     )
 
 
 def activation_bytes(
-    model: ModelSettings, vocab_size: int, tokens: int, length_tokens: int, masked_fraction: float, *, bf16: bool = False, gpu: bool = False
+    model: ModelSettings,
+    vocab_size: int,
+    tokens: int,
+    length_tokens: int,
+    masked_fraction: float,
+    *,
+    bf16: bool = False,
+    gpu: bool = False,
+    checkpointing: bool = False,
 ) -> int:
     """What the forward pass keeps for the backward pass, counted from the tensors that autograd saves.
 
     A layer keeps, per token: inputs of both LayerNorms (2 h), inputs of the dense layers (3 h and f, and f before GELU), queries, keys and
     values (3 h). Dropout adds masks (2 h, as numbers on the CPU, as bytes on a GPU), and on the CPU takes away the fused attention, so
     that scores, mask and product stay too (3 x heads x length). Measured on the CPU by a test; the bf16 numbers follow torch's autocast
-    rules, where LayerNorm stays fp32.
+    rules, where LayerNorm stays fp32. With checkpointing a layer keeps its input (h), and one at a time all the rest.
     """
     hidden, feed_forward = model.hidden, model.feed_forward
     dropped = model.dropout > 0
@@ -140,7 +158,8 @@ def activation_bytes(
     layer = 2 * hidden * _FP32_BYTES + (6 * hidden + 2 * feed_forward) * product_bytes + 2 * hidden * mask_bytes + attention
     embedding = hidden * (_FP32_BYTES + mask_bytes)
     head = 4 * hidden * product_bytes + 2 * vocab_size * _FP32_BYTES
-    return round(tokens * (model.layers * layer + embedding + masked_fraction * head))
+    layers = model.layers * hidden * _FP32_BYTES + layer if checkpointing else model.layers * layer
+    return round(tokens * (layers + embedding + masked_fraction * head))
 
 
 def mean_window_tokens(windows: WindowSettings) -> float:
@@ -152,6 +171,19 @@ def mean_window_tokens(windows: WindowSettings) -> float:
 def guess_bases_per_token(cycles: int) -> float:
     """Before anything is learned: 0.88 log4(cycles + 4), which gives the 4.07 nt that GROVER reports at 600 cycles and 1 at none."""
     return max(1.0, 0.88 * math.log(cycles + 4, 4))
+
+
+def rank_peak_flops(setting: float | str) -> tuple[float, str]:
+    """Operations a second of one rank as `tracking.peak_flops` has it, and where the number comes from."""
+    if setting != "auto":
+        return float(setting), "tracking.peak_flops"
+    import torch
+
+    name = torch.cuda.get_device_name().lower() if torch.cuda.is_available() else ""
+    for known, flops in GPU_PEAK_FLOPS.items():
+        if known.split()[0] in name:
+            return flops, f"{known}, data sheet"
+    return measured_matmul_rate(seconds=0.1, size=1_024), "matrix products measured here"
 
 
 def measured_matmul_rate(*, seconds: float = 1.0, size: int = 2_048) -> float:

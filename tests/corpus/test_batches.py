@@ -243,3 +243,10 @@ def test_special_ids_are_never_masked_or_drawn(batches):
         drawn = batch.input_ids.ravel()[batch.masked_index]
         assert (drawn >= 4).all()
         assert (drawn < 69).all()
+
+
+def test_the_longest_windows_for_a_probe_of_memory(batches):
+    longest = int(batches.windows.train.n_tokens.max()) + 2
+    assert batches.longest(3).input_ids.shape == (3, longest)
+    assert replace(batches, packing=True).longest(3).input_ids.size == pytest.approx(3 * longest, rel=0.1)
+    assert len(batches.longest(2 * len(batches.windows.train)).input_ids) == 2 * len(batches.windows.train)

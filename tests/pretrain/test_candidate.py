@@ -14,7 +14,15 @@ from grover_dist.corpus.windows import make_windows
 from grover_dist.errors import UserError
 from grover_dist.genome.split import split_blocks
 from grover_dist.model.bert import bert_config, masked_lm
-from grover_dist.pretrain.candidate import candidate_plan, corpus_of, hashed_settings, masked_batches, pretrain_candidate
+from grover_dist.model.size import flops_per_token
+from grover_dist.pretrain.candidate import (
+    candidate_objective,
+    candidate_plan,
+    corpus_of,
+    hashed_settings,
+    masked_batches,
+    pretrain_candidate,
+)
 from grover_dist.run_dir import RunDir
 from tests.pretrain.small_run import CYCLES
 
@@ -61,6 +69,20 @@ def test_training_lines_and_held_out_lines(config, pretrained):
     assert len(held_out) == config.pretrain.evaluations
     assert held_out[-1]["held_out_bits_per_base"] < held_out[0]["held_out_bits_per_base"]
     assert held_out[-1]["held_out_nats_per_token"] == pretrained.counts["nats_per_token"]
+    assert {f"held_out_{name}" for name in ("nats_per_token", "bits_per_base", "top1", "top60", "perplexity")} <= held_out[0].keys()
+    for row in training:
+        assert row["padding_share"] == 0.0 and 0 <= row["loader_wait_share"] <= 1 and row["gradient_norm"] > 0
+        assert row["bases_per_second"] > row["tokens_per_second"] > 0 and row["memory_bytes"] > 50_000_000
+
+
+def test_mfu_follows_its_formula(config, windows, pretrained):
+    """Tokens a second times FLOPs a token over the peak; the peak of these lines was measured, and is the same in all of them."""
+    flops = pretrained.counts["flops_per_token"]
+    peaks = [row["tokens_per_second"] * flops / row["mfu"] for row in rows(pretrained) if "mfu" in row]
+    assert len(peaks) == pretrained.counts["steps"] and max(peaks) == pytest.approx(min(peaks)) and peaks[0] > 1e8
+    lengths = windows.train.n_tokens + 2.0
+    attended = (lengths * lengths).sum() / lengths.sum()
+    assert flops == flops_per_token(config.model, CYCLES + 9, length_tokens=attended, masked_fraction=config.pretrain.mask.fraction)
 
 
 def test_held_out_figures_by_an_independent_sum(config, pretrained, opened, windows):
@@ -166,8 +188,28 @@ def test_ranks_that_cannot_share_a_batch(config, opened, windows):
         masked_batches(config, opened, windows, CYCLES, 3)
 
 
+def test_auto_finds_the_whole_share_and_keeps_the_global_batch(config, opened, windows, one_rank):
+    auto = changed(config, pretrain={"micro_batch_windows": "auto"})
+    objective, micro_batch = candidate_objective(auto, opened, windows, CYCLES, one_rank)
+    assert micro_batch == config.pretrain.batch_windows  # a model as small as this
+    (whole,) = objective.batches(2, 0, 1)
+    fixed, four = candidate_objective(config, opened, windows, CYCLES, one_rank)
+    parts = fixed.batches(2, 0, 1)
+    assert four == 4 and len(parts) == 4
+    assert sorted(whole.labels) == sorted(label for part in parts for label in part.labels)
+    plan = candidate_plan(auto, windows, CYCLES, 60_000, micro_batch=micro_batch)
+    assert (plan.batch, plan.micro_batch) == (16, 16)
+
+
+def test_auto_on_a_machine_that_is_too_small(config, opened, windows, one_rank, monkeypatch):
+    monkeypatch.setattr("grover_dist.training.fit.memory_available", lambda: 100_000)
+    with pytest.raises(UserError, match="not even one window") as caught:
+        candidate_objective(changed(config, pretrain={"micro_batch_windows": "auto"}), opened, windows, CYCLES, one_rank)
+    assert "activation_checkpointing" in caught.value.hint
+
+
 def test_a_small_budget_is_one_step(config, windows):
-    assert candidate_plan(config, windows, 1).total_steps == 1
+    assert candidate_plan(config, windows, CYCLES, 1).total_steps == 1
 
 
 def test_a_run_without_vocabulary(tmp_path):

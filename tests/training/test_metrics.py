@@ -1,8 +1,10 @@
 import json
 
 import pytest
+import torch
 
-from grover_dist.training.metrics import MetricsWriter, Throughput
+from grover_dist.training.metrics import MetricsWriter, Throughput, peak_memory_bytes
+from grover_dist.training.plan import rank_peak_flops
 
 
 class Clock:
@@ -53,13 +55,22 @@ def test_lines_after_the_checkpoint_and_broken_lines_are_dropped(tmp_path):
         assert rows[0] == {"steps": 9, "step": 1, "loss": 0.5}
 
 
-def test_tensorboard_holds_the_same_numbers(tmp_path):
-    writer = MetricsWriter(tensorboard=tmp_path)
-    writer.begin(0)
-    writer.write(5, held_out_bits_per_base=1.5)
-    writer.close()
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def test_mfu_is_what_the_model_costs_over_what_the_ranks_could_do():
+    clock = Clock()
+    speed = Throughput(clock, flops_per_token=5e8, peak_flops=2e12)
+    speed.add(tokens=3_000, bases=1)
+    clock.now += 2.0
+    assert speed.read()["mfu"] == pytest.approx(1_500 * 5e8 / 2e12)
 
-    events = EventAccumulator(str(tmp_path)).Reload()
-    (event,) = events.Scalars("held_out_bits_per_base")
-    assert (event.step, event.value) == (5, 1.5)
+
+def test_peak_flops_are_set_or_measured():
+    assert rank_peak_flops(7e12) == (7e12, "tracking.peak_flops")
+    measured, source = rank_peak_flops("auto")
+    assert measured > 1e8 and (torch.cuda.is_available() or "measured" in source)
+
+
+def test_peak_memory_grows_with_what_is_held():
+    before = peak_memory_bytes(torch.device("cpu"))
+    held = bytearray(before + 100_000_000)
+    assert peak_memory_bytes(torch.device("cpu")) > before + 50_000_000
+    del held

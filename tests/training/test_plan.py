@@ -4,6 +4,7 @@ from torch.nn import functional
 
 from grover_dist.config import ModelSettings, WindowSettings, config_from
 from grover_dist.model.bert import MaskedPredictor, bert_config, masked_lm
+from grover_dist.model.packing import WindowEdges
 from grover_dist.model.size import parameters
 from grover_dist.training.plan import activation_bytes, guess_bases_per_token, mean_window_tokens, plan_candidate, rank_memory
 
@@ -38,6 +39,32 @@ def test_activation_formula_is_within_15_percent_of_what_autograd_keeps(layers, 
     measured = kept_bytes(model, ids, None, index, labels=ids.flatten()[index])
     predicted = activation_bytes(settings, vocab_size, windows * length, length, len(index) / (windows * length))
     assert predicted == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize(("layers", "hidden", "length"), [(6, 64, 128), (4, 128, 60)])
+def test_checkpointed_activations_are_the_layers_inputs_and_one_layer(layers, hidden, length):
+    """Autograd keeps the inputs; the one layer that is there at a time appears in the backward pass."""
+    settings = ModelSettings(layers=layers, heads=4, hidden=hidden, feed_forward=4 * hidden, positions=256, dropout=0.0)
+    model = MaskedPredictor(masked_lm(bert_config(settings, 609), seed=1)).train()
+    model.bert_for_masked_lm.activation_checkpointing_enable()
+    ids = torch.randint(5, 609, (3, length))
+    index = torch.arange(0, 3 * length, 7)
+    measured = kept_bytes(model, ids, None, index, labels=ids.flatten()[index])
+    common = (609, 3 * length, length, len(index) / (3 * length))
+    one, two = (ModelSettings(**{**settings.model_dump(), "layers": count}) for count in (1, 2))
+    one_layer = activation_bytes(two, *common) - activation_bytes(one, *common)
+    assert activation_bytes(settings, *common, checkpointing=True) - one_layer == pytest.approx(measured, rel=0.15)
+    assert activation_bytes(settings, *common, checkpointing=True) < activation_bytes(settings, *common) / 2
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_packed_windows_keep_what_the_formula_says(dropout):
+    settings = ModelSettings(layers=2, heads=4, hidden=64, feed_forward=256, positions=256, dropout=dropout)
+    model = MaskedPredictor(masked_lm(bert_config(settings, 609), seed=1)).train()
+    ids = torch.randint(5, 609, (1, 3 * 128))
+    index = torch.arange(0, 3 * 128, 7)
+    measured = kept_bytes(model, ids, None, index, WindowEdges([128] * 3), labels=ids.flatten()[index])
+    assert activation_bytes(settings, 609, 3 * 128, 128, len(index) / (3 * 128)) == pytest.approx(measured, rel=0.15)
 
 
 def test_state_is_16_bytes_a_parameter_and_shrinks_with_the_stage():

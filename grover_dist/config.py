@@ -75,6 +75,7 @@ class GenomeSettings(Section):
     synthetic: SyntheticSettings | None = None
     include: tuple[str, ...] = ("*",)  # shell patterns over record names
     exclude: tuple[str, ...] = ()
+    assemblies: tuple[str, ...] = ()  # the genome that each file of `fasta` belongs to; by default each its own, named like the file
 
     @model_validator(mode="before")
     @classmethod
@@ -87,6 +88,8 @@ class GenomeSettings(Section):
     def _one_source(self) -> GenomeSettings:
         if bool(self.fasta) == (self.synthetic is not None):
             raise ValueError("give either genome.fasta or genome.synthetic, and not both")
+        if self.assemblies and len(self.assemblies) != len(self.fasta):
+            raise ValueError(f"assemblies names {len(self.assemblies)} genomes for {len(self.fasta)} files; name one for each")
         return self
 
 
@@ -177,6 +180,8 @@ class PretrainSettings(Section):
     keep_checkpoints: int = Field(2, ge=1)
     reverse_complement: bool = False  # each sample is read from either strand, by a keyed coin
     soft_mask_weight: Fraction = 1.0  # of soft-masked bases in the training loss
+    # By assembly: how often its windows are drawn in an epoch; 1 for those not named. The vocabulary is learned on all bases alike.
+    genome_weights: dict[str, Annotated[float, Field(gt=0.0, le=1_000.0)]] = {}
     mask: MaskSettings = MaskSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -13,6 +14,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# The first example of a test may wait for a kernel to be compiled.
+hypothesis.settings.register_profile("grover", deadline=None)
+hypothesis.settings.load_profile("grover")
 
 
 @pytest.fixture(scope="session")

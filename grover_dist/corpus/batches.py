@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from grover_dist.config import MaskSettings
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.counter_random import MASKS, STRANDS, coins, stream_key
 from grover_dist.corpus.masking import mask_lines, start_threshold
-from grover_dist.corpus.order import sample_at
+from grover_dist.corpus.order import Draws
 from grover_dist.corpus.windows import Windows, WindowTable
 from grover_dist.errors import UserError
 
@@ -63,9 +64,9 @@ class MicroBatch:
 class MaskedBatches:
     """The endless sequence of samples, cut into global batches of `batch_windows`.
 
-    Sample i of the run is window `sample_at(i mod n)` of epoch i // n. Step s holds samples s * batch_windows and following, whatever the
-    ranks. Sorted by length they are dealt to the ranks to and fro, so that all have about as many tokens; a rank cuts its own into
-    micro-batches of equal window count (give or take one), the same number on each rank. Masks and strands are keyed by (seed, epoch,
+    Sample i of the run is the window at place i of `draws` (by default every window once an epoch). Step s holds samples
+    s * batch_windows and following, whatever the ranks. Sorted by length they are dealt to the ranks to and fro, so that all have about as many tokens; a rank cuts its own into
+    micro-batches of equal window count (give or take one), the same number on each rank. Masks and strands are keyed by (seed, pass,
     window), so neither ranks nor micro-batches change them.
 
     packing: a micro-batch is one row of whole windows without padding, and a rank's windows are dealt to its micro-batches as to ranks.
@@ -85,6 +86,7 @@ class MaskedBatches:
     reverse_complement: bool = False
     soft_mask_weight: float = 1.0
     packing: bool = False
+    draws: Draws | None = None
 
     def step(self, step: int, rank: int = 0, world: int = 1) -> list[MicroBatch]:
         """The micro-batches of one rank in one optimizer step."""
@@ -96,17 +98,16 @@ class MaskedBatches:
         return [self._micro_batch(self.windows.train, epochs[cut], indices[cut]) for cut in cuts]
 
     def samples(self, step: int, rank: int = 0, world: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """(epoch, training window) of each sample of one rank in one step, the longest first."""
+        """(pass, training window) of each sample of one rank in one step, the longest first."""
         self._check_world(world)
-        n = len(self.windows.train)
-        number = step * self.batch_windows + np.arange(self.batch_windows, dtype=np.int64)
-        epochs = number // n
-        indices = np.empty_like(number)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            indices[here] = sample_at(number[here] % n, n=n, seed=self.seed, epoch=int(epoch))
+        places = step * self.batch_windows + np.arange(self.batch_windows, dtype=np.int64)
+        passes, indices = self._draws.at(places, seed=self.seed)
         mine = _deal(np.argsort(-self.windows.train.n_tokens[indices], kind="stable"), world)[rank]
-        return epochs[mine], indices[mine]
+        return passes[mine], indices[mine]
+
+    @cached_property
+    def _draws(self) -> Draws:
+        return self.draws or Draws.uniform(len(self.windows.train))
 
     def held_out(self, n_windows: int, rank: int = 0, world: int = 1) -> list[MicroBatch]:
         """`n_windows` held-out windows (all, if there are fewer), spread evenly over the genome, with masks that never change; a rank's

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit, uint32, uint64
 
 # What a stream of numbers is for; kept in the key, so that no two uses share numbers.
-WINDOW_LENGTHS, SAMPLE_ORDER, MASKS, STRANDS = 1, 2, 3, 4
+WINDOW_LENGTHS, SAMPLE_ORDER, MASKS, STRANDS, GENOME_ORDER = 1, 2, 3, 4, 5
 _HIGH = np.uint64(32)
 
 

@@ -20,8 +20,8 @@ from grover_dist.errors import UserError, nearest
 class ContigTable:
     """record int32[n], start_bp and end_bp int64[n] in the record, row_start int64[n + 1].
 
-    The record_* tuples describe every record read, also those without a contig. record_digests: refget sequence digests
-    (SHA-512/24 of the upper-case letters, https://samtools.github.io/hts-specs/refget.html).
+    The record_* tuples describe every record read, also those without a contig. record_assemblies: the genome that each belongs to.
+    record_digests: refget sequence digests (SHA-512/24 of the upper-case letters, https://samtools.github.io/hts-specs/refget.html).
     """
 
     record: np.ndarray
@@ -32,6 +32,7 @@ class ContigTable:
     record_lengths_bp: tuple[int, ...]
     record_sources: tuple[str, ...]
     record_digests: tuple[str, ...]
+    record_assemblies: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.record)
@@ -87,6 +88,17 @@ class ContigTable:
             pieces.append((int(max(start_bp, self.start_bp[contig]) + offset), int(min(end_bp, self.end_bp[contig]) + offset)))
         return pieces
 
+    @property
+    def assemblies(self) -> tuple[str, ...]:
+        """Names of the genomes, in the order of their first record."""
+        return tuple(dict.fromkeys(self.record_assemblies))
+
+    def assembly_of(self, rows: np.ndarray) -> np.ndarray:
+        """Index into `assemblies` of each row."""
+        number = {name: index for index, name in enumerate(self.assemblies)}
+        of_record = np.array([number[name] for name in self.record_assemblies])
+        return of_record[self.record[self.contig_of(rows)]]
+
     def contig_of(self, rows: np.ndarray) -> np.ndarray:
         """Index of the contig of each row."""
         return np.searchsorted(self.row_start, rows, side="right") - 1
@@ -114,9 +126,14 @@ class ContigTable:
             "start_bp": self.start_bp.tolist(),
             "end_bp": self.end_bp.tolist(),
             "records": [
-                {"name": name, "length_bp": length, "source": source, "digest": digest}
-                for name, length, source, digest in zip(
-                    self.record_names, self.record_lengths_bp, self.record_sources, self.record_digests, strict=True
+                {"name": name, "length_bp": length, "source": source, "assembly": assembly, "digest": digest}
+                for name, length, source, assembly, digest in zip(
+                    self.record_names,
+                    self.record_lengths_bp,
+                    self.record_sources,
+                    self.record_assemblies,
+                    self.record_digests,
+                    strict=True,
                 )
             ],
         }
@@ -136,4 +153,5 @@ class ContigTable:
             record_lengths_bp=tuple(item["length_bp"] for item in records),
             record_sources=tuple(item["source"] for item in records),
             record_digests=tuple(item["digest"] for item in records),
+            record_assemblies=tuple(item.get("assembly", item["source"]) for item in records),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -43,6 +44,8 @@ def build_genome(config: Config, run: RunDir, say: Callable[[str], None] = print
         for path in config.genome.fasta:
             check_exists(path)
         settings["fasta_sha256"] = [_file_digest(path) for path in config.genome.fasta]
+        if config.genome.assemblies:
+            settings["assemblies"] = config.genome.assemblies
 
     def write(work: Work) -> None:
         paths = config.genome.fasta
@@ -51,8 +54,10 @@ def build_genome(config: Config, run: RunDir, say: Callable[[str], None] = print
 
             make_genome(config.genome.synthetic, config.seed, work.path)
             paths = (work.path / "genome.fa",)
-        summary = write_genome(paths, config.genome.include, config.genome.exclude, work)
+        summary = write_genome(paths, config.genome.include, config.genome.exclude, work, assemblies=config.genome.assemblies)
         work.counts |= {key: value for key, value in summary.items() if not isinstance(value, (dict, list))}
+        work.counts["assemblies"] = summary["assemblies"]
+        work.counts["sequences"] = {record["name"]: record["digest"] for record in summary["per_record"]}
         say(
             f"genome: {summary['bases']:,} bases in {summary['contigs']:,} contigs of {summary['records']:,} records, "
             f"GC {summary['gc']:.1%}, soft-masked {summary['soft_masked']:.1%}"
@@ -61,8 +66,13 @@ def build_genome(config: Config, run: RunDir, say: Callable[[str], None] = print
     return run.once("genome", "genome", write, settings=settings, say=say)
 
 
-def write_genome(paths: tuple[Path, ...], include: tuple[str, ...], exclude: tuple[str, ...], work: Work) -> dict[str, Any]:
-    """Read the files and write the stage's three; returns the summary. Holds about one byte a base of the longest record."""
+def write_genome(
+    paths: tuple[Path, ...], include: tuple[str, ...], exclude: tuple[str, ...], work: Work, *, assemblies: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Read the files and write the stage's three; returns the summary. Holds about one byte a base of the longest record. assemblies: of
+    each file; by default its name without endings.
+    """
+    named = dict(zip(paths, assemblies or map(assembly_name, paths), strict=True))
     with pa.OSFile(str(work.file("genome.arrow")), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         rows = _RowWriter(writer)
         scans = [_scan(record, rows) for record in read_fasta_files(paths, include, exclude)]
@@ -82,13 +92,19 @@ def write_genome(paths: tuple[Path, ...], include: tuple[str, ...], exclude: tup
         row_start=np.concatenate([[0], np.cumsum(ends - starts)]),
         record_names=tuple(scan.name for scan in scans),
         record_lengths_bp=tuple(scan.length_bp for scan in scans),
-        record_sources=tuple(scan.source for scan in scans),
+        record_sources=tuple(scan.path.name for scan in scans),
         record_digests=tuple(scan.digest for scan in scans),
+        record_assemblies=tuple(named[scan.path] for scan in scans),
     )
     summary = _summary(scans, contigs)
     work.write_json("contigs.json", contigs.to_json())
     work.write_json("summary.json", summary)
     return summary
+
+
+def assembly_name(path: Path) -> str:
+    """A FASTA file's name without its endings: what its genome is called where the settings do not name it."""
+    return re.sub(r"(\.(fa|fasta|fna))?(\.(gz|bgz))?$|\.2bit$", "", path.name, flags=re.IGNORECASE) or path.name
 
 
 def runs_of_bases(letters: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -102,7 +118,7 @@ def runs_of_bases(letters: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 @dataclass(frozen=True)
 class _RecordScan:
     name: str
-    source: str
+    path: Path
     length_bp: int
     digest: str
     starts: np.ndarray
@@ -142,7 +158,7 @@ def _scan(record: FastaRecord, rows: _RowWriter) -> _RecordScan:
     flat = np.concatenate(edges).astype(np.int64)
     refget = "SQ." + base64.urlsafe_b64encode(digest.digest()[:24]).decode()
     return _RecordScan(
-        record.name, record.source.name, len(record.letters), refget, flat[0::2], flat[1::2], bases, masked, dict(sorted(other.items()))
+        record.name, record.source, len(record.letters), refget, flat[0::2], flat[1::2], bases, masked, dict(sorted(other.items()))
     )
 
 
@@ -187,10 +203,18 @@ def _summary(scans: list[_RecordScan], contigs: ContigTable) -> dict[str, Any]:
         "gc": float((bases[1] + bases[2]) / n_bases),
         "soft_masked": sum(scan.masked for scan in scans) / n_bases,
         "other_letters": dict(sorted(other.items())),
+        "assemblies": {
+            name: {
+                "records": contigs.record_assemblies.count(name),
+                "bases": sum(int(scan.bases.sum()) for scan, of in zip(scans, contigs.record_assemblies, strict=True) if of == name),
+            }
+            for name in contigs.assemblies
+        },
         "per_record": [
             {
                 "name": scan.name,
-                "source": scan.source,
+                "source": scan.path.name,
+                "assembly": assembly,
                 "digest": scan.digest,
                 "letters": scan.length_bp,
                 "bases": int(scan.bases.sum()),
@@ -199,7 +223,7 @@ def _summary(scans: list[_RecordScan], contigs: ContigTable) -> dict[str, Any]:
                 "soft_masked_bases": scan.masked,
                 "other_letters": scan.other,
             }
-            for scan, count in zip(scans, per_record, strict=True)
+            for scan, assembly, count in zip(scans, contigs.record_assemblies, per_record, strict=True)
         ],
     }
 

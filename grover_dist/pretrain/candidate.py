@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 from grover_dist.config import Config, settings_hash
 from grover_dist.corpus.batches import MaskedBatches
 from grover_dist.corpus.corpus import Corpus
+from grover_dist.corpus.order import Draws
 from grover_dist.corpus.windows import Windows, make_windows
-from grover_dist.errors import UserError
+from grover_dist.errors import UserError, nearest
+from grover_dist.genome.contigs import ContigTable
 from grover_dist.genome.split import split_blocks
 from grover_dist.model.bert import MaskedPredictor, bert_config, masked_lm, save_masked_lm
 from grover_dist.model.size import flops_per_token, parameters
@@ -61,7 +63,8 @@ def pretrain_candidate(
         )
         objective, micro_batch = candidate_objective(config, opened, windows, cycles, ranks)
         run_hash = settings_hash([settings, sorted(inputs[key].digest for key in inputs)])
-        plan = candidate_plan(config, windows, cycles, budget_bases, micro_batch=micro_batch, run_hash=run_hash)
+        draws = weighted_draws(opened.store.contigs, windows, config.pretrain.genome_weights)
+        plan = candidate_plan(config, windows, cycles, budget_bases, micro_batch=micro_batch, draws=draws, run_hash=run_hash)
         check_trackers(config.tracking)
         peak, source = ranks.on_main(lambda: rank_peak_flops(config.tracking.peak_flops))
         plan = replace(plan, peak_flops=peak)
@@ -105,6 +108,7 @@ def hashed_settings(config: Config, cycles: int, budget_bases: int) -> dict[str,
         "mask": pretrain.mask,
         "reverse_complement": pretrain.reverse_complement,
         "soft_mask_weight": pretrain.soft_mask_weight,
+        "genome_weights": pretrain.genome_weights,
         "optimizer": pretrain.optimizer,
         "evaluate_windows": pretrain.evaluate_windows,
     }
@@ -127,12 +131,36 @@ def candidate_objective(config: Config, corpus: Corpus, windows: Windows, cycles
     return objective, micro_batch
 
 
+def weighted_draws(contigs: ContigTable, windows: Windows, weights: Mapping[str, float]) -> Draws | None:
+    """How often each genome's training windows are drawn; None where all are drawn alike. UserError for a genome that is not there."""
+    unknown = sorted(set(weights) - set(contigs.assemblies))
+    if unknown:
+        raise UserError(
+            f"the corpus holds no genome '{unknown[0]}'",
+            where="pretrain.genome_weights",
+            expected=", ".join(contigs.assemblies),
+            hint=f"nearest: {nearest(unknown[0], contigs.assemblies)}; genome.assemblies names the genome of each file",
+        )
+    found = [weights.get(name, 1.0) for name in contigs.assemblies]
+    if all(weight == 1.0 for weight in found):
+        return None
+    return Draws.weighted(contigs.assembly_of(windows.train.row_start), found)
+
+
 def candidate_plan(
-    config: Config, windows: Windows, cycles: int, budget_bases: int, *, micro_batch: int | None = None, run_hash: str = ""
+    config: Config,
+    windows: Windows,
+    cycles: int,
+    budget_bases: int,
+    *,
+    micro_batch: int | None = None,
+    draws: Draws | None = None,
+    run_hash: str = "",
 ) -> Plan:
-    """Steps that show the budget's bases, to the nearest whole step, at the windows' mean length."""
+    """Steps that show the budget's bases, to the nearest whole step, at the mean length of the windows as they are drawn."""
     pretrain = config.pretrain
-    bases_per_step = windows.train.n_bases / len(windows.train) * pretrain.batch_windows
+    train = windows.train
+    bases_per_step = (draws or Draws.uniform(len(train))).mean(train.row_stop - train.row_start) * pretrain.batch_windows
     return Plan(
         seed=config.seed,
         total_steps=max(1, round(budget_bases / bases_per_step)),
@@ -171,6 +199,7 @@ def masked_batches(config: Config, corpus: Corpus, windows: Windows, cycles: int
         reverse_complement=pretrain.reverse_complement,
         soft_mask_weight=pretrain.soft_mask_weight,
         packing=pretrain.packing,
+        draws=weighted_draws(corpus.store.contigs, windows, pretrain.genome_weights),
     )
 
 

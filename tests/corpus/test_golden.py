@@ -12,7 +12,7 @@ import numpy as np
 from grover_dist.config import MaskSettings, SplitSettings
 from grover_dist.corpus.counter_random import WINDOW_LENGTHS, stream_key
 from grover_dist.corpus.masking import mask_tokens
-from grover_dist.corpus.order import sample_at
+from grover_dist.corpus.order import Draws, sample_at
 from grover_dist.corpus.windows import _tile
 from grover_dist.genome.contigs import ContigTable
 from grover_dist.genome.split import split_blocks
@@ -25,6 +25,7 @@ GOLDEN = {
     "spans": "343818be0f268f32",
     "window lengths": [510, 505, 510, 510, 89, 367, 474, 217],
     "windows": "d42ec6242067fe2b",
+    "weighted order": "81d3940a5a66a7fd",
 }
 
 
@@ -56,6 +57,7 @@ def present() -> dict[str, object]:
         "held-out blocks": np.flatnonzero(split.held_out).tolist(),
         "window lengths": out[2, :8].tolist(),
         "windows": fingerprint(out[:, :count]),
+        "weighted order": fingerprint(np.stack(Draws.weighted(np.arange(1_000) % 3, [0.4, 1.0, 2.5]).at(np.arange(5_000), seed=4))),
     }
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from grover_dist.config import config_from
 from grover_dist.errors import UserError
 from grover_dist.genome import stage
-from grover_dist.genome.stage import build_genome, open_genome, runs_of_bases, write_genome
+from grover_dist.genome.stage import assembly_name, build_genome, open_genome, runs_of_bases, write_genome
 from grover_dist.run_dir import RunDir, Work
 
 
@@ -116,3 +116,18 @@ def test_two_genomes_in_one(genome_of, data_dir):
     assert genome.contigs.record_names == ("Mito", "22")
     assert genome.contigs.record_sources == tuple(path.name for path in files)
     assert genome.n_rows == 85_779 + 5_699_979
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("hg19.fa.gz", "hg19"),
+        ("R64-1-1.fasta", "R64-1-1"),
+        ("mm39.2bit", "mm39"),
+        ("x.y.fna.bgz", "x.y"),
+        ("plain", "plain"),
+        (".fa", ".fa"),
+    ],
+)
+def test_a_genome_is_named_like_its_file(file, name):
+    assert assembly_name(Path(file)) == name

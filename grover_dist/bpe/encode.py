@@ -2,25 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
 from grover_dist.bpe.vocabulary import FIRST_BASE_ID, UNKNOWN_ID, Vocabulary
 
 _SHORT = 256  # below this many bases rescanning beats lists
+_CHUNK = 1 << 18  # bases; the lists take 48 bytes a base, so that a long sequence goes through them chunk by chunk
+_OVERLAP = 1 << 12
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def encode_codes(codes: np.ndarray, vocabulary: Vocabulary, cycles: int | None = None) -> np.ndarray:
+def encode_codes(codes: np.ndarray, vocabulary: Vocabulary, cycles: int | None = None, *, chunk: int = _CHUNK) -> np.ndarray:
     """Model ids (uint16) of one sequence of base codes (uint8[n]; anything above 3 is one [UNK] and breaks the sequence).
 
-    n log n in the worst case, linear in practice; no [CLS] or [SEP].
+    Linear in practice; no [CLS] or [SEP]. Memory beside codes and ids: that of a chunk (in bases), unless every token of a chunk
+    depends on bases beyond it.
     """
     cycles = vocabulary.cycles if cycles is None else cycles
     codes = np.ascontiguousarray(codes, np.uint8)
     table = _merge_table(vocabulary, cycles)
-    out = np.empty(len(codes), np.uint16)
-    return out[: _encode(codes, *table, out)].copy()
+
+    def encode(start: int, stop: int) -> np.ndarray:
+        out = np.empty(stop - start, np.uint16)
+        return out[: _encode(codes[start:stop], *table, out)].copy()
+
+    if len(codes) <= chunk:
+        return encode(0, len(codes))
+    pieces, at = [], 0
+    while at < len(codes):
+        long_end, stop = _next_piece(codes, at, chunk)
+        if long_end > at:
+            pieces += _in_chunks(encode, at, long_end, table[-1], chunk)
+        else:
+            pieces.append(encode(at, stop))
+        at = max(long_end, stop)
+    return np.concatenate(pieces)
+
+
+def _in_chunks(encode: Callable[[int, int], np.ndarray], start: int, end: int, lengths: np.ndarray, chunk: int) -> list[np.ndarray]:
+    """Ids of a stretch without unknown codes. Each chunk begins at a token of the one before, and takes over at a token that both have.
+
+    This is exact. A row of tokens is the encoding of its bases if and only if each two neighbours are that of theirs: the first merge
+    that crossed a boundary of the row would cross it in its two neighbours alone, too. The row that is put together has only
+    neighbours from one of two encodings, since the token of the seam stands in both. Where two chunks share no token, all begins
+    anew with longer ones, in the end with one.
+    """
+    pieces: list[np.ndarray] = []
+    at, stop = start, min(start + chunk, end)
+    ids = encode(at, stop)
+    while stop < end:
+        edges = _edges(ids, at, lengths)
+        overlap = _OVERLAP
+        while True:
+            first = max(0, int(np.searchsorted(edges, stop - overlap, side="right")) - 1)
+            seam = int(edges[first])
+            following = min(max(seam + chunk, stop + overlap), end)
+            more = encode(seam, following)
+            more_edges = _edges(more, seam, lengths)
+            _, own, other = np.intersect1d(edges[first:-1], more_edges[:-1], assume_unique=True, return_indices=True)
+            shared = np.flatnonzero(ids[first + own] == more[other])
+            if len(shared) or first == 0:
+                break
+            overlap *= 4
+        if not len(shared):
+            return _in_chunks(encode, start, end, lengths, 8 * chunk)
+        pieces.append(ids[: first + own[shared[0]]])
+        at, ids = int(more_edges[other[shared[0]]]), more[other[shared[0]] :]
+        stop = following
+    return [*pieces, ids]
+
+
+def _edges(ids: np.ndarray, at: int, lengths: np.ndarray) -> np.ndarray:
+    return at + np.concatenate([[0], np.cumsum(lengths[ids - FIRST_BASE_ID])])
 
 
 def encode_many(codes: np.ndarray, vocabulary: Vocabulary, cycles: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -79,6 +135,24 @@ def _rank(keys, ranks, left, right):
             return np.int64(ranks[at])
         at = (at + 1) & (keys.size - 1)
     return np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def _next_piece(codes, at, chunk):
+    """(end of a stretch of known codes that begins here and is longer than a chunk, or -1; end of a piece of at most two chunks in which
+    no such stretch begins)."""
+    n, begin, i = codes.size, at, at
+    while True:
+        while i < n and codes[i] <= 3:
+            i += 1
+        if i - begin > chunk:
+            return (i, -1) if begin == at else (-1, begin)
+        if i == n:
+            return -1, n
+        i += 1
+        begin = i
+        if i - at >= chunk:
+            return -1, i
 
 
 @njit(cache=True, nogil=True)

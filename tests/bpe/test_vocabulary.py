@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from grover_dist.bpe import encode
 from grover_dist.bpe.encode import encode_codes, encode_many
 from grover_dist.bpe.reference import encode_reference, learn_reference
 from grover_dist.bpe.vocabulary import Vocabulary
 from grover_dist.errors import UserError
-from tests.bpe.hostile_cases import merges_of
+from tests.bpe.hostile_cases import hostile_contig, merges_of
 
 SMALL = Vocabulary.from_rows([(8, 8, 30), (5, 8, 20), (9, 9, 10), (10, 5, 4)])  # TT, AT, TTTT, ATA
 
@@ -89,3 +91,46 @@ def test_many_sequences_are_encoded_each_by_itself(learned):
     for row, found, count in zip(rows, ids, counts, strict=True):
         assert found[:count].tolist() == encode_codes(row, vocabulary, 60).tolist()
         assert not found[count:].any()
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    cycles=st.integers(0, 80),
+    chunk=st.sampled_from([1, 2, 5, 17, 64, 300]),
+    overlap=st.sampled_from([1, 4, 30, 4_096]),
+)
+def test_a_long_sequence_in_chunks_equals_the_whole(learned, monkeypatch, seed, cycles, chunk, overlap):
+    monkeypatch.setattr(encode, "_OVERLAP", overlap)
+    _, vocabulary = learned
+    rng = random.Random(seed)
+    codes = np.array(sum((hostile_contig(rng) for _ in range(rng.randrange(1, 12))), []), np.uint8)  # noqa: RUF017
+    for _ in range(rng.choice([0, 0, 1, 5])):
+        codes[rng.randrange(len(codes))] = 4
+    whole = encode_codes(codes, vocabulary, cycles, chunk=1 << 30)
+    assert encode_codes(codes, vocabulary, cycles, chunk=chunk).tolist() == whole.tolist()
+
+
+def test_a_run_of_one_base_over_many_chunks(learned):
+    _, vocabulary = learned
+    codes = np.concatenate([[1, 2, 3], np.zeros(5_001), [3, 0, 0, 0, 0, 0]]).astype(np.uint8)
+    whole = encode_codes(codes, vocabulary, chunk=1 << 30)
+    for chunk in (7, 100, 1_000):
+        assert encode_codes(codes, vocabulary, chunk=chunk).tolist() == whole.tolist()
+
+
+def test_only_chunks_go_through_the_lists(learned, monkeypatch):
+    """Memory is that of a chunk: 48 bytes a base of it."""
+    _, vocabulary = learned
+    sizes, encode_whole = [], encode._encode
+
+    def spy(codes, *rest):
+        sizes.append(len(codes))
+        return encode_whole(codes, *rest)
+
+    monkeypatch.setattr(encode, "_encode", spy)
+    codes = np.random.default_rng(0).integers(0, 4, 1_500_000).astype(np.uint8)
+    codes[1_400_000] = 4
+    encode_codes(codes, vocabulary)
+    assert max(sizes) <= encode._CHUNK + encode._OVERLAP
+    assert sum(sizes) < 1.1 * len(codes)  # linear: the overlaps are small

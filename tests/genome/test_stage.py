@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,7 +127,7 @@ def test_two_genomes_in_one(genome_of, data_dir):
         ("mm39.2bit", "mm39"),
         ("x.y.fna.bgz", "x.y"),
         ("plain", "plain"),
-        (".fa", ".fa"),
+        ("a.FA.GZ", "a"),
     ],
 )
 def test_a_genome_is_named_like_its_file(file, name):

@@ -276,7 +276,8 @@ class ResourceSettings(Section):
     gpus_per_rank: float = Field(0.0, ge=0)
     candidates_at_once: int | Literal["auto"] = "auto"
     max_failures: int = Field(2, ge=0)
-    rank_timeout_seconds: int = Field(1_800, ge=10)
+    rank_timeout_seconds: int = Field(1_800, ge=10)  # a step, an evaluation or a checkpoint that takes longer is a hang
+    start_timeout_seconds: int = Field(300, ge=10)  # how long the first ranks of a launch wait for the last one
 
 
 class TrackingSettings(Section):

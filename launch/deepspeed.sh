@@ -16,20 +16,38 @@ for file in "$hostfile" "$config"; do
 done
 [[ $cycles =~ ^[0-9]+$ ]] || { echo "deepspeed.sh: CYCLES is the number of merges of a candidate, got '$cycles'" >&2; exit 2; }
 
-master=$(awk '!/^[[:space:]]*(#|$)/ {print $1; exit}' "$hostfile")
-[ -n "$master" ] || { echo "deepspeed.sh: $hostfile names no host" >&2; exit 2; }
+mapfile -t hosts < <(awk '!/^[[:space:]]*(#|$)/ {print $1}' "$hostfile")
+[ ${#hosts[@]} -gt 0 ] || { echo "deepspeed.sh: $hostfile names no host" >&2; exit 2; }
+GROVER_HOSTFILE=$(realpath "$hostfile") # a rank that waits for others in vain names their host
 
 if [ -n "${NODE_RANK:-}" ]; then
-  where=(--no_ssh --node_rank "$NODE_RANK" --master_addr "${MASTER_ADDR:-$master}" --master_port "${MASTER_PORT:-29500}")
+  where=(--no_ssh --node_rank "$NODE_RANK" --master_addr "${MASTER_ADDR:-${hosts[0]}}" --master_port "${MASTER_PORT:-29500}")
+  export GROVER_HOSTFILE
 else
-  # pdsh carries no variables of its own; the launcher writes those of this file before the command on each host.
+  # All hosts at once, within a bounded time: pdsh would start those that answer, and they would wait for the others.
+  checks=()
+  for host in "${hosts[@]}"; do
+    timeout 20 ssh -o BatchMode=yes -o ConnectTimeout=10 "$host" true < /dev/null &
+    checks+=($!)
+  done
+  unreachable=()
+  for index in "${!hosts[@]}"; do
+    wait "${checks[$index]}" || unreachable+=("${hosts[$index]}")
+  done
+  if [ ${#unreachable[@]} -gt 0 ]; then
+    echo "deepspeed.sh: no ssh without a password to ${unreachable[*]} ($hostfile); nothing was started. Try: ssh ${unreachable[0]} true" >&2
+    exit 2
+  fi
+  # pdsh carries no variables of its own; the launcher writes those of this file before the command on each host. The file is
+  # unlinked at once and read through its descriptor, so that nothing stays behind whatever ends the launcher.
   exported=$(mktemp)
-  trap 'rm -f "$exported"' EXIT
-  for name in DS_ACCELERATOR OMP_NUM_THREADS TOKENIZERS_PARALLELISM NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME ${GROVER_EXPORTS:-}; do
+  for name in DS_ACCELERATOR OMP_NUM_THREADS TOKENIZERS_PARALLELISM NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME GROVER_HOSTFILE ${GROVER_EXPORTS:-}; do
     if [ -n "${!name:-}" ]; then echo "$name=${!name}" >> "$exported"; fi
   done
-  export DS_ENV_FILE=$exported
+  exec 9< "$exported"
+  rm "$exported"
+  export DS_ENV_FILE=/proc/self/fd/9
   where=(--launcher pdsh --master_port "${MASTER_PORT:-29500}")
 fi
 
-deepspeed --hostfile "$hostfile" "${where[@]}" --module grover_dist.pretrain "$config" --cycles "$cycles" "$@"
+exec deepspeed --hostfile "$hostfile" "${where[@]}" --module grover_dist.pretrain "$config" --cycles "$cycles" "$@"

@@ -28,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(arguments)
     try:
         config = load_config(given.config, given.overrides)
-        ranks = Ranks.join(config.resources.rank_timeout_seconds, threads=int(config.resources.cpus_per_rank))
+        resources = config.resources
+        ranks = Ranks.join(
+            resources.rank_timeout_seconds, start_timeout_seconds=resources.start_timeout_seconds, threads=int(resources.cpus_per_rank)
+        )
         run = ranks.on_main(lambda: RunDir.open(config))
         corpus = run.here(ranks.on_main(lambda: corpus_of(run)))
         budget_bases = given.budget_bases or config.pretrain.budget_bases

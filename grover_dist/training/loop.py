@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import faulthandler
 import hashlib
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +26,9 @@ from grover_dist.training.fit import out_of_memory_named
 from grover_dist.training.metrics import MetricsWriter, Throughput, peak_memory_bytes
 from grover_dist.training.ranks import Ranks
 from grover_dist.training.schedule import Schedule
+from grover_dist.training.watch import hang_watch
+
+_HANG_SHARE = 0.75  # of the timeout: the watch must speak before the process group gives up
 
 
 class BatchSize(NamedTuple):
@@ -148,11 +149,11 @@ def train(
 
     with (
         _sigterm() as terminated,
-        _stacks_of_a_hang(plan.rank_timeout_seconds) as alive,
+        hang_watch(ranks, objective.name, _HANG_SHARE * plan.rank_timeout_seconds) as alive,
         _prefetched(objective, ranks, plan, first) as fetch,
     ):
         for step in range(first, plan.total_steps):
-            alive()
+            alive(step)
             with speed.waiting():
                 batches = fetch(step)
             targets, tokens, bases, positions, padding = ranks.sum(
@@ -309,23 +310,3 @@ def _sigterm() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _stacks_of_a_hang(timeout_seconds: float) -> Iterator[Callable[[], None]]:
-    """Unless the yielded function is called again in time, the stacks of this rank's threads go to the standard error, before the
-    process group gives up on the rank that hangs.
-    """
-
-    armed = -math.inf
-
-    def alive() -> None:
-        nonlocal armed  # arming starts a thread: not at every step of a small model
-        if time.monotonic() - armed > 0.05 * timeout_seconds:
-            armed = time.monotonic()
-            faulthandler.dump_traceback_later(0.8 * timeout_seconds, file=sys.__stderr__)
-
-    try:
-        yield alive
-    finally:
-        faulthandler.cancel_dump_traceback_later()

@@ -13,12 +13,11 @@ import torch
 import torch.distributed
 
 from grover_dist.errors import UserError
+from grover_dist.training.launcher import end_with_launcher, init_from_environment, was_launched
 
 if not torch.cuda.is_available():
     # DeepSpeed reads this on import. Without it a machine with a CUDA build of torch and no GPU is taken for a GPU machine.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-
-_LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,11 @@ class Ranks:
     device: torch.device
 
     @classmethod
-    def join(cls, timeout_seconds: float = 1_800, *, threads: int = 1) -> Ranks:
+    def join(cls, timeout_seconds: float = 1_800, *, start_timeout_seconds: float = 300, threads: int = 1) -> Ranks:
         """Take part in the process group that exists, or that the launcher's variables name; else be a gang of one.
 
         timeout_seconds: how long a collective call waits for a lost or hanging rank (a group that exists keeps its own).
+        start_timeout_seconds: how long the first ranks wait for the last; UserError then names the missing ones.
         threads: torch threads of this rank; more than its share of the cores slows every rank down.
         """
         torch.set_num_threads(max(1, threads))
@@ -44,9 +44,9 @@ class Ranks:
         device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         if not torch.distributed.is_initialized():
             backend, timeout = ("nccl" if on_gpu else "gloo"), timedelta(seconds=timeout_seconds)
-            if "RANK" in os.environ or "WORLD_SIZE" in os.environ:
-                _check_launcher_variables()
-                torch.distributed.init_process_group(backend, init_method="env://", timeout=timeout)
+            if was_launched():
+                end_with_launcher()
+                init_from_environment(backend, timeout_seconds=timeout_seconds, start_timeout_seconds=start_timeout_seconds)
             else:
                 # A store in this process's memory: no port, so gangs of one on the same host cannot meet.
                 store = torch.distributed.HashStore()
@@ -135,15 +135,3 @@ class Ranks:
         if fault is not None:
             raise fault
         return value
-
-
-def _check_launcher_variables() -> None:
-    missing = [name for name in _LAUNCHER_VARIABLES if name not in os.environ]
-    if missing:
-        raise UserError(
-            "the launcher's variables are not complete",
-            where="environment",
-            got=", ".join(name for name in _LAUNCHER_VARIABLES if name in os.environ),
-            expected=", ".join(_LAUNCHER_VARIABLES),
-            hint="start through torchrun, the deepspeed launcher or Ray, or unset RANK and WORLD_SIZE for a single process",
-        )

@@ -38,6 +38,7 @@ def recorded(tmp_path: Path) -> Path:
     """A folder for the PATH whose launchers write down how they were called, and what Slurm's tools would say."""
     programs = {
         "deepspeed": f'printf "%s\\n" "$@" > {tmp_path}/call; [ -z "${{DS_ENV_FILE:-}}" ] || cp "$DS_ENV_FILE" {tmp_path}/exported',
+        "ssh": 'case "$*" in *absent*) exit 255;; esac',
         "torchrun": f'printf "%s\\n" "$@" > {tmp_path}/call',
         "scontrol": "printf 'node7\\nnode8\\n'",
         "srun": 'while [[ $1 == -* ]]; do if [ "$1" = -w ]; then shift; fi; shift; done; export SLURM_NODEID=1; exec "$@"',
@@ -91,6 +92,12 @@ def test_deepspeed_over_pdsh_carries_the_environment(recorded: Path, files: tupl
     exported = (recorded.parent / "exported").read_text().splitlines()
     assert {"DS_ACCELERATOR=cpu", "OMP_NUM_THREADS=3", "MINE=a=b"} <= set(exported)
     assert all(re.fullmatch(r"\w+=.+", line) for line in exported), "the launcher splits each line at its first ="
+
+
+def test_a_host_without_ssh_is_named_and_nothing_is_started(recorded: Path, files: tuple[Path, Path]) -> None:
+    files[0].write_text("node1 slots=4\nabsent2 slots=4\nabsent3 slots=4\n")
+    called, said = call(recorded, LAUNCH / "deepspeed.sh", *files, "600", code=2)
+    assert "absent2 absent3" in said and "node1" not in said and called == []
 
 
 @pytest.mark.distributed

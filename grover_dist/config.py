@@ -282,7 +282,7 @@ class ResourceSettings(Section):
 
 class TrackingSettings(Section):
     tensorboard: bool = True
-    mlflow: str | None = None  # tracking URI, like file:///shared/mlruns or https://host; needs the extra `tracking`
+    mlflow: str | None = None  # tracking URI, like sqlite:////shared/mlflow.db or https://host; needs the extra `tracking`
     wandb: Literal["offline", "online"] | None = None  # Weights & Biases; needs the extra `tracking`
     # Operations a second of one rank, over which MFU is told. auto: the maker's bf16 figure of a known GPU, else measured at the start.
     peak_flops: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"

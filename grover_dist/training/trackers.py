@@ -80,9 +80,18 @@ class MlflowTracker:
 
     def begin(self, first_step: int) -> None:
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
-        self._client = MlflowClient(tracking_uri=self._uri)
-        known = self._client.get_experiment_by_name(self._project)
+        try:
+            self._client = MlflowClient(tracking_uri=self._uri)
+            known = self._client.get_experiment_by_name(self._project)
+        except MlflowException as error:
+            raise UserError(
+                f"MLflow cannot use its store: {error}",
+                where="tracking.mlflow",
+                got=self._uri,
+                hint="give a database like sqlite:////shared/mlflow.db, or the address of a server",
+            ) from None
         experiment = known.experiment_id if known else self._client.create_experiment(self._project)
         found = self._client.search_runs([experiment], f"tags.`{_RUN_TAG}` = '{self._key}'")
         run = found[0] if found else self._client.create_run(experiment, tags={_RUN_TAG: self._key}, run_name=self._name)
@@ -123,4 +132,7 @@ class WandbTracker:
 
     def close(self) -> None:
         if self._run is not None:
+            import wandb
+
             self._run.finish()
+            wandb.teardown()  # waits until its helper process has written the file; ours may end without any tear-down

@@ -1,10 +1,11 @@
 """What the training loop costs on a CPU, beside a bare torch step and Hugging Face's Trainer, on the same windows, masks and model.
 
-    python benchmarks/train.py [--layers 4 --hidden 256 --dropout 0.1 --steps 5 --rounds 2 --ranks]
+    python benchmarks/train.py [--layers 4 --hidden 256 --dropout 0.1 --steps 5 --rounds 5] [--ranks]
 
-Contenders take turns, `--rounds` times; the best round of each counts. One thread, seconds of CPU time of the process (other load on the
-machine hardly moves them); the last two lines, two ranks against two threads, need wall time and an idle machine. Trainer needs
-`accelerate`, which the product does not; its line is left out where it is missing.
+Contenders take turns, `--rounds` times; a ratio is the median of the rounds' own ratios, so that load which comes and goes falls on both
+sides. One thread; CPU seconds of the process, and wall time beside them. `--ranks` adds two ranks of one thread against one rank of two,
+which only wall time on an idle machine can tell. Trainer needs `accelerate`, which the product does not; without it its line is left out.
+Ends with code 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -31,11 +35,14 @@ from grover_dist.model.bert import MaskedPredictor, bert_config, masked_lm
 from grover_dist.pretrain.candidate import masked_batches
 from grover_dist.pretrain.objective import MaskedLanguageModelling
 from grover_dist.run_dir import RunDir
-from grover_dist.training.engine import adamw
+from grover_dist.training.engine import Engine, adamw, split_batch
 from grover_dist.training.loop import Plan, train
 from grover_dist.training.ranks import Ranks
 
 CYCLES, WARM_STEPS = 300, 1
+RESULT = "result: "
+BARE, ENGINE, LOOP = "bare torch step", "DeepSpeed engine, ZeRO 0", "the loop, ZeRO auto (0)"
+PADDED, TRAINER = "the loop, padded", "Hugging Face Trainer"
 OPTIMIZER = OptimizerSettings()
 
 
@@ -69,23 +76,48 @@ class Timed(MaskedLanguageModelling):
         return {}
 
 
-def seconds_a_token(marks: list[tuple[int, float, float]], micro_batches: int, clock: int = 1) -> float:
+class Spent(NamedTuple):
+    """Seconds a token."""
+
+    cpu: float
+    wall: float
+
+
+def seconds_a_token(marks: list[tuple[int, float, float]], micro_batches: int) -> Spent:
     """From the first mark after the warm-up to the last; the tokens of the last mark are not yet paid for."""
     kept = marks[WARM_STEPS * micro_batches :]
-    return (kept[-1][clock] - kept[0][clock]) / sum(mark[0] for mark in kept[:-1])
+    tokens = sum(mark[0] for mark in kept[:-1])
+    return Spent(*((kept[-1][clock] - kept[0][clock]) / tokens for clock in (1, 2)))
 
 
-def engine_loop(config: Config, batches: MaskedBatches, ranks: Ranks, steps: int, stage: int | str = "auto", clock: int = 1) -> float:
+def the_loop(config: Config, batches: MaskedBatches, ranks: Ranks, steps: int, stage: int | str = "auto") -> Spent:
     objective = Timed(config, batches)
     plan = Plan(
         seed=1, total_steps=steps, batch=config.pretrain.batch_windows, micro_batch=config.pretrain.micro_batch_windows,
         optimizer=OPTIMIZER, engine=EngineSettings(zero_stage=stage),
     )  # fmt: skip
     train(objective, ranks, plan, say=lambda line: None)
-    return seconds_a_token(objective.marks, len(objective.marks) // steps, clock)
+    return seconds_a_token(objective.marks, len(objective.marks) // steps)
 
 
-def bare_torch(config: Config, batches: MaskedBatches, steps: int) -> float:
+def the_engine(config: Config, batches: MaskedBatches, ranks: Ranks, steps: int) -> Spent:
+    """DeepSpeed at stage 0 without the loop, on batches that are ready."""
+    ready = [batches.step(step) for step in range(steps)]
+    objective = Timed(config, batches)
+    split = split_batch(config.pretrain.batch_windows, 1, config.pretrain.micro_batch_windows)
+    engine = Engine(objective.model, ranks, settings=EngineSettings(), optimizer=OPTIMIZER, split=split, zero_stage=0, seed=1)
+    for micro_batches in ready:
+        targets = sum(len(batch.labels) for batch in micro_batches)
+        for index, batch in enumerate(micro_batches):
+            engine.backward(objective.loss(engine, batch, ranks.device), targets)
+            if index + 1 < len(micro_batches):
+                engine.accumulate()
+        engine.step(OPTIMIZER.learning_rate)
+    engine.close()
+    return seconds_a_token(objective.marks, len(ready[0]))
+
+
+def bare_torch(config: Config, batches: MaskedBatches, steps: int) -> Spent:
     """The least that can be written: forward, backward, clip, step, on batches that are ready."""
     ready = [batches.step(step) for step in range(steps)]
     objective = Timed(config, batches)
@@ -100,17 +132,17 @@ def bare_torch(config: Config, batches: MaskedBatches, steps: int) -> float:
     return seconds_a_token(objective.marks, len(ready[0]))
 
 
-def hugging_face_trainer(config: Config, batches: MaskedBatches, steps: int) -> float | None:
+def hugging_face_trainer(config: Config, batches: MaskedBatches, steps: int) -> Spent | None:
     """Trainer as its users write it: one sample a window, padded batch by batch, logits everywhere, labels -100 where nothing is masked."""
     try:
         from transformers import Trainer, TrainerCallback, TrainingArguments
 
         class Marks(TrainerCallback):
             def __init__(self) -> None:
-                self.at: list[float] = []
+                self.at: list[tuple[float, float]] = []
 
             def on_step_begin(self, *_, **__):
-                self.at.append(time.process_time())
+                self.at.append((time.process_time(), time.perf_counter()))
 
         arguments = TrainingArguments(
             output_dir=tempfile.mkdtemp(), max_steps=steps, per_device_train_batch_size=config.pretrain.micro_batch_windows,
@@ -121,7 +153,7 @@ def hugging_face_trainer(config: Config, batches: MaskedBatches, steps: int) -> 
         return None
     windows, tokens = [], []
     for step in range(steps):
-        micro_batches = batches.step(step)
+        micro_batches = replace(batches, packing=False).step(step)
         tokens.append(sum(batch.n_tokens for batch in micro_batches))
         for batch in micro_batches:
             labels = torch.full(batch.input_ids.shape, -100).flatten()
@@ -143,7 +175,8 @@ def hugging_face_trainer(config: Config, batches: MaskedBatches, steps: int) -> 
     Trainer(model=model, args=arguments, train_dataset=windows, data_collator=collate, callbacks=[marks]).train()
     kept = marks.at[WARM_STEPS:]
     # Trainer shuffles, so its steps hold the mean number of tokens, not those of ours.
-    return (kept[-1] - kept[0]) / (sum(tokens) / steps * (len(kept) - 1))
+    shown = sum(tokens) / steps * (len(kept) - 1)
+    return Spent(*((last - first) / shown for first, last in zip(kept[0], kept[-1], strict=True)))
 
 
 def prepare(given: argparse.Namespace, folder: Path) -> Config:
@@ -160,40 +193,60 @@ def batches_of(config: Config, world: int) -> MaskedBatches:
     return masked_batches(config, corpus, make_windows(corpus.store, split, config.windows, CYCLES, config.seed), CYCLES, world)
 
 
-def in_own_process(folder: Path) -> float | None:
-    """Trainer without our process group, around which it would wrap the model."""
-    environment = {**{name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(folder), "trainer"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+class TrainerProcess:
+    """Trainer in a process without our process group, around which it would wrap the model. One line in, one measurement out."""
+
+    def __init__(self, folder: Path) -> None:
+        environment = {**{name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(folder), "trainer"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(command, env=environment, text=True, **pipes)
+
+    def __call__(self) -> Spent | None:
+        print("go", file=self._process.stdin, flush=True)
+        for line in self._process.stdout:
+            if line.startswith(RESULT):
+                found = json.loads(line.removeprefix(RESULT))
+                return found and Spent(*found)
+        raise RuntimeError("the process of Trainer has ended")
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def in_ranks(folder: Path, world: int, threads: int) -> float:
-    """Tokens a second, wall time, of `world` ranks of `threads` threads."""
+    """Wall seconds a token of `world` ranks of `threads` threads."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", __file__, *sys.argv[1:]]
     done = subprocess.run([*command, "--worker", str(folder), str(threads)], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith(RESULT)).removeprefix(RESULT))
 
 
 def worker(given: argparse.Namespace) -> None:
     folder, threads = given.worker
+    config = settings(given, Path(folder))
     if threads == "trainer":
         torch.set_num_threads(1)
-        config = settings(given, Path(folder))
-        print(json.dumps(hugging_face_trainer(config, batches_of(config, 1), given.steps)))
+        batches = batches_of(config, 1)
+        for _ in sys.stdin:
+            print(RESULT + json.dumps(hugging_face_trainer(config, batches, given.steps)), flush=True)
         return
     ranks = Ranks.join(threads=int(threads))
-    config = settings(given, Path(folder))
     batches = batches_of(config, ranks.world)
-    best = min(engine_loop(config, batches, ranks, given.steps, clock=2) for _ in range(given.rounds))
+    best = min(the_loop(config, batches, ranks, given.steps).wall for _ in range(2))
     if ranks.is_main:
-        print(json.dumps(ranks.world / best))  # a rank's marks count its own share of the tokens
-    Ranks.leave()
+        print(RESULT + json.dumps(best / ranks.world), flush=True)  # a rank's marks count its own share of the tokens
+    Ranks.end_process()
 
 
-def main() -> None:
+def median_ratio(rounds: dict[str, list[Spent]], of: str, over: str) -> float:
+    """CPU time of `of` over that of `over`, round by round."""
+    return statistics.median(one.cpu / other.cpu for one, other in zip(rounds[of], rounds[over], strict=True))
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("layers", 4), ("hidden", 256), ("batch", 8), ("micro-batch", 4), ("steps", 5), ("rounds", 2)):
+    for name, value in (("layers", 4), ("hidden", 256), ("batch", 8), ("micro-batch", 4), ("steps", 5), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--ranks", action="store_true", help="measure two ranks against two threads as well")
@@ -201,30 +254,45 @@ def main() -> None:
     given = parser.parse_args()
     if given.worker:
         worker(given)
-        return
+        return 0
     with tempfile.TemporaryDirectory() as folder:
-        config = prepare(given, Path(folder) / "run")
-        ranks, batches = Ranks.join(), batches_of(config, 1)
+        run = Path(folder) / "run"
+        config = prepare(given, run)
+        ranks, batches, trainer = Ranks.join(), batches_of(config, 1), TrainerProcess(run)
         contenders = {
-            "bare torch step": lambda: bare_torch(config, batches, given.steps),
-            "the loop, ZeRO auto (0)": lambda: engine_loop(config, batches, ranks, given.steps),
-            "the loop, ZeRO 1": lambda: engine_loop(config, batches, ranks, given.steps, stage=1),
-            "Hugging Face Trainer": lambda: in_own_process(Path(folder) / "run"),
+            BARE: lambda: bare_torch(config, batches, given.steps),
+            ENGINE: lambda: the_engine(config, batches, ranks, given.steps),
+            LOOP: lambda: the_loop(config, batches, ranks, given.steps),
+            PADDED: lambda: the_loop(config, replace(batches, packing=False), ranks, given.steps),
+            "the loop, ZeRO 1": lambda: the_loop(config, batches, ranks, given.steps, stage=1),
+            TRAINER: trainer,
         }
-        best: dict[str, float] = {}
-        for _ in range(given.rounds):
-            for name, contender in contenders.items():
-                seconds = contender()
-                if seconds is not None:
-                    best[name] = min(seconds, best.get(name, seconds))
-        print(f"BERT {given.layers} x {given.hidden}, dropout {given.dropout}, {given.batch} windows a step, one thread")
-        print(f"{'contender':28}{'tokens/CPU second':>20}{'of bare torch':>16}")
-        for name, seconds in best.items():
-            print(f"{name:28}{1 / seconds:20,.0f}{best['bare torch step'] / seconds:16.3f}")
+        rounds: dict[str, list[Spent]] = {name: [] for name in contenders}
+        for number in range(given.rounds):
+            turns = list(contenders.items())
+            for name, contender in turns if number % 2 == 0 else turns[::-1]:
+                rounds[name].append(contender())
+        trainer.close()
+        rounds = {name: found for name, found in rounds.items() if all(found)}
+        print(print(f"BERT {given.layers} x {given.hidden}, dropout {given.dropout}, {given.batch} windows a step, one thread"))
+        print(f"{'contender':28}{'tokens/CPU second':>20}{'tokens/second':>16}{'of bare torch':>16}")
+        for name, found in rounds.items():
+            cpu, wall = (statistics.median(column) for column in zip(*found, strict=True))
+            print(f"{name:28}{1 / cpu:20,.0f}{1 / wall:16,.0f}{1 / median_ratio(rounds, name, BARE):16.3f}")
+        bars = [("ZeRO 0 engine over a bare torch step", median_ratio(rounds, ENGINE, BARE), "<=", 1.08)]
+        bars += [("the loop over a bare torch step", median_ratio(rounds, LOOP, BARE), "<=", 1.03)]
+        if TRAINER in rounds:
+            bars += [("the loop's speed over Trainer's", median_ratio(rounds, TRAINER, LOOP), ">=", 1.2)]
         if given.ranks:
-            one, two = in_ranks(Path(folder) / "run", 1, 2), in_ranks(Path(folder) / "run", 2, 1)
-            print(f"{'1 rank of 2 threads':28}{one:20,.0f} tokens/s\n{'2 ranks of 1 thread':28}{two:20,.0f} tokens/s{two / one:16.3f}")
+            alternate = [(in_ranks(run, 1, 2), in_ranks(run, 2, 1)) for _ in range(2)]
+            bars += [("2 ranks of 1 thread over 1 of 2, wall", statistics.median(one / two for one, two in alternate), ">=", 0.9)]
+        missed = 0
+        for words, value, sign, bar in bars:
+            met = value <= bar if sign == "<=" else value >= bar
+            missed += not met
+            print(f"{words:44}{value:8.3f}   {sign} {bar}: {'met' if met else 'MISSED'}")
+    return int(missed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,10 +1,12 @@
 """Training speed of the paper's BERT-base on one GPU: tokens/s, MFU, memory, and where the time of a step goes.
 
-    python benchmarks/train_gpu.py [--windows 64 --micro-batch 64 --steps 20]
+    python benchmarks/train_gpu.py [--windows 64 --micro-batch 64 --steps 20] [--only packed]
+    python benchmarks/train_gpu.py --layers 2 --hidden 32 --windows 4 --micro-batch 2 --steps 2     (anywhere: that it runs, not how fast)
 
-Needs torch, transformers and deepspeed, and no corpus: windows are random tokens. MFU = tokens/s x flops_per_token (model/size.py: matrix
-products of forward and backward, nothing recomputed) over the rate of a large bf16 matrix product measured here, and over the maker's
-peak where it is known. Loader, forward, backward and optimizer are timed by events on the device; a step ends in a synchronisation.
+Needs torch, transformers and deepspeed, and no corpus: windows are random tokens, either all full or as the paper draws them (half full,
+half of 20 to 510 tokens). MFU = tokens/s x flops_per_token (model/size.py: matrix products of forward and backward, nothing recomputed,
+attention over a window's own tokens) over the rate of a large bf16 matrix product measured here, and over the maker's peak where it is
+known. On a GPU loader, forward, backward and optimizer are timed by events on the device, which is waited for once, at the end.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ import torch
 from torch.nn import functional
 
 from grover_dist.config import EngineSettings, ModelSettings, OptimizerSettings
+from grover_dist.errors import UserError
 from grover_dist.model.bert import MaskedPredictor, bert_config, masked_lm
+from grover_dist.model.packing import WindowEdges
 from grover_dist.model.size import flops_per_token
 from grover_dist.training.engine import Engine, split_batch
+from grover_dist.training.metrics import peak_memory_bytes
 from grover_dist.training.plan import GPU_PEAK_FLOPS, measured_matmul_rate
 from grover_dist.training.ranks import Ranks
 
@@ -36,131 +41,184 @@ class Variant:
     name: str
     stage: int = 0
     precision: str = "bf16"
-    attention: str = "sdpa"
+    attention: str | None = None  # None: SDPA, which takes flash kernels where it can
     dropout: float = 0.1
     compiled: bool = False
-    mixed_lengths: bool = False  # half the windows full, half of 20 to 510 tokens, padded, as the paper draws them
+    checkpointing: bool = False
+    fused: bool = True
+    lengths: str = "full"  # or "mixed", as the paper draws them
+    packed: bool = False
 
 
 VARIANTS = (
     Variant("bf16, ZeRO 0"),
-    Variant("fp32, ZeRO 0", precision="fp32"),
+    Variant("fp32", precision="fp32"),
     Variant("no dropout", dropout=0.0),
     Variant("compiled", compiled=True),
     Variant("compiled, no dropout", compiled=True, dropout=0.0),
     Variant("eager attention (no flash)", attention="eager"),
-    Variant("mixed lengths, padded", mixed_lengths=True),
+    Variant("activation checkpointing", checkpointing=True),
+    Variant("AdamW not fused", fused=False),
+    Variant("full windows, packed", packed=True),
+    Variant("mixed lengths, padded", lengths="mixed"),
+    Variant("mixed lengths, packed", lengths="mixed", packed=True),
+    Variant("mixed lengths, packed, no dropout", lengths="mixed", packed=True, dropout=0.0),
+    Variant("mixed lengths, packed, compiled", lengths="mixed", packed=True, compiled=True),
     Variant("ZeRO 1", stage=1),
     Variant("ZeRO 2", stage=2),
     Variant("ZeRO 3", stage=3),
 )
 
 
-def make_batch(random: np.random.Generator, windows: int, mixed: bool) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, int]:
-    """ids, mask or None, masked positions, tokens; sorted by length as the product's batches are."""
+@dataclass(frozen=True)
+class Batch:
+    """lengths: of each window, with [CLS] and [SEP]. mask: None where nothing is padded."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor | None
+    masked_index: torch.Tensor
+    labels: torch.Tensor
+    lengths: np.ndarray
+    packed: bool
+
+    def logits(self, model, device: torch.device) -> torch.Tensor:
+        ids, index = self.ids.to(device, non_blocking=True), self.masked_index.to(device, non_blocking=True)
+        if self.packed:
+            return model(ids, None, index, WindowEdges(self.lengths.tolist(), device))
+        return model(ids, None if self.mask is None else self.mask.to(device, non_blocking=True), index)
+
+
+def make_batch(random: np.random.Generator, windows: int, variant: Variant) -> Batch:
+    """Random tokens; sorted by length, as the product's batches are."""
     lengths = np.full(windows, WINDOW)
-    if mixed:
+    if variant.lengths == "mixed":
         lengths = np.sort(np.where(random.random(windows) < 0.5, WINDOW, random.integers(20, WINDOW + 1, windows)))[::-1]
-    width = int(lengths.max()) + 2
-    ids = random.integers(5, VOCABULARY, (windows, width))
-    inside = np.arange(width) < (lengths + 2)[:, None]
-    ids[~inside] = 0
-    masked = np.flatnonzero((random.random(ids.shape) < MASKED) & inside)
-    mask = torch.from_numpy(inside.astype(np.int64)) if mixed else None
-    return torch.from_numpy(ids), mask, torch.from_numpy(masked), int(lengths.sum())
+    lengths = lengths + 2
+    if variant.packed:
+        ids, mask = random.integers(5, VOCABULARY, (1, int(lengths.sum()))), None
+        inside = np.ones(ids.shape, bool)
+    else:
+        ids = random.integers(5, VOCABULARY, (windows, int(lengths.max())))
+        inside = np.arange(ids.shape[1]) < lengths[:, None]
+        ids[~inside] = 0
+        mask = None if inside.all() else torch.from_numpy(inside.astype(np.int64))
+    index = np.flatnonzero((random.random(ids.shape) < MASKED) & inside)
+    return Batch(torch.from_numpy(ids), mask, torch.from_numpy(index), torch.from_numpy(ids.ravel()[index]), lengths, variant.packed)
+
+
+class Clock:
+    """Moments on the device: CUDA events, or the host's clock where there is no GPU."""
+
+    def __init__(self) -> None:
+        self._moments: list[tuple[str, object]] = []
+
+    def mark(self, phase: str) -> None:
+        if torch.cuda.is_available():
+            moment = torch.cuda.Event(enable_timing=True)
+            moment.record()
+        else:
+            moment = time.perf_counter()
+        self._moments.append((phase, moment))
+
+    def seconds(self) -> dict[str, float]:
+        """By phase: the time from the mark before to each of its marks."""
+        spent = dict.fromkeys(PHASES, 0.0)
+        for (_, before), (phase, after) in pairwise(self._moments):
+            if phase in spent:
+                spent[phase] += before.elapsed_time(after) / 1_000 if torch.cuda.is_available() else after - before
+        return spent
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def measure(variant: Variant, ranks: Ranks, given: argparse.Namespace) -> dict[str, float]:
-    settings = ModelSettings(dropout=variant.dropout)
-    config = bert_config(settings, VOCABULARY)
-    config._attn_implementation = variant.attention
-    model = MaskedPredictor(masked_lm(config, seed=1))
-    if variant.compiled:
-        model.compile()
+    heads = max(1, given.hidden // 64)
+    settings = ModelSettings(layers=given.layers, heads=heads, hidden=given.hidden, feed_forward=4 * given.hidden, dropout=variant.dropout)
+    model = MaskedPredictor(masked_lm(bert_config(settings, VOCABULARY), seed=1))
+    if variant.attention:
+        model.bert_for_masked_lm.set_attn_implementation(variant.attention)
+    engine_settings = EngineSettings(
+        precision=variant.precision, compile=variant.compiled, activation_checkpointing=variant.checkpointing, fused_adamw=variant.fused
+    )
     split = split_batch(given.windows, 1, given.micro_batch)
-    engine = Engine(
-        model, ranks, settings=EngineSettings(precision=variant.precision), optimizer=OptimizerSettings(), split=split,
-        zero_stage=variant.stage, seed=1,
-    )  # fmt: skip
+    engine = Engine(model, ranks, settings=engine_settings, optimizer=OptimizerSettings(), split=split, zero_stage=variant.stage, seed=1)
     random = np.random.default_rng(1)
-    spent = dict.fromkeys(PHASES, 0.0)
-    tokens, began = 0, 0.0
-    torch.cuda.reset_peak_memory_stats()
+    if ranks.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    clock, lengths, began = Clock(), [], 0.0
     for step in range(WARM_STEPS + given.steps):
         if step == WARM_STEPS:
-            torch.cuda.synchronize()
-            spent, tokens, began = dict.fromkeys(PHASES, 0.0), 0, time.perf_counter()
-        events: list[tuple[str, torch.cuda.Event]] = []
-
-        def mark(phase: str, events: list = events) -> None:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            events.append((phase, event))
-
-        mark("start")
+            wait(ranks.device)
+            clock, lengths, began = Clock(), [], time.perf_counter()
+        clock.mark("start")
         for index in range(split.accumulation):
-            ids, mask, masked, count = make_batch(random, split.micro_batch, variant.mixed_lengths)
-            labels = ids.flatten()[masked].to(ranks.device)
-            ids, masked = ids.to(ranks.device), masked.to(ranks.device)
-            mask = mask.to(ranks.device) if mask is not None else None
-            mark("loader")
-            loss = functional.cross_entropy(engine(ids, mask, masked).float(), labels, reduction="sum")
-            mark("forward")
+            batch = make_batch(random, split.micro_batch, variant)
+            labels = batch.labels.to(ranks.device, non_blocking=True)
+            clock.mark("loader")
+            loss = functional.cross_entropy(batch.logits(engine, ranks.device).float(), labels, reduction="sum")
+            clock.mark("forward")
             engine.backward(loss, max(1, len(labels) * split.accumulation))
             if index + 1 < split.accumulation:
                 engine.accumulate()
-            mark("backward")
-            tokens += count
+            clock.mark("backward")
+            lengths.append(batch.lengths)
         engine.step(1e-4)
-        mark("optimizer")
-        torch.cuda.synchronize()
-        for (_, before), (phase, after) in pairwise(events):
-            spent[phase] += before.elapsed_time(after) / 1_000
-    seconds = time.perf_counter() - began
-    mean_length = tokens / (given.steps * given.windows)
+        clock.mark("optimizer")
+    wait(ranks.device)
+    seconds, spent = time.perf_counter() - began, clock.seconds()
     engine.close()
-    flops = flops_per_token(settings, VOCABULARY, length_tokens=mean_length, masked_fraction=MASKED)
+    attended = np.concatenate(lengths).astype(float)
+    flops = flops_per_token(settings, VOCABULARY, length_tokens=(attended**2).sum() / attended.sum(), masked_fraction=MASKED)
+    tokens = attended.sum() - 2 * len(attended)
     return {
         "tokens_per_second": tokens / seconds,
         "flops_per_second": tokens / seconds * flops,
-        "gigabytes": torch.cuda.max_memory_allocated() / 1e9,
+        "gigabytes": peak_memory_bytes(ranks.device) / 1e9,
         **{phase: spent[phase] / seconds for phase in PHASES},
     }
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("windows", 64), ("micro-batch", 64), ("steps", 20)):
+    for name, value in (("windows", 64), ("micro-batch", 64), ("steps", 20), ("layers", 12), ("hidden", 768)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args()
-    if not torch.cuda.is_available():
-        print("no GPU here: nothing to measure", file=sys.stderr)
+    parser.add_argument("--only", default="", help="variants with this in their name")
+    given = parser.parse_args(arguments)
+    if given.layers * given.hidden >= 12 * 768 and not torch.cuda.is_available():
+        print("no GPU here: nothing to measure; small --layers and --hidden show that it runs", file=sys.stderr)
         return 2
-    ranks, name = Ranks.join(), torch.cuda.get_device_name()
-    rate = measured_matmul_rate()
-    peak = next((flops for key, flops in GPU_PEAK_FLOPS.items() if key.split()[0] in name.lower()), None)
-    print(f"{name}, torch {torch.__version__}; bf16 matrix products: {rate / 1e12:.0f} TFLOP/s measured")
-    print(f"BERT-base, windows of {WINDOW} tokens, {given.windows} a step in micro-batches of {given.micro_batch}")
+    ranks = Ranks.join()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    rate = measured_matmul_rate() if torch.cuda.is_available() else measured_matmul_rate(seconds=0.1, size=512)
+    peak = next((flops for key, flops in GPU_PEAK_FLOPS.items() if key.split()[0] in device.lower()), None)
+    print(f"{device}, torch {torch.__version__}; large matrix products: {rate / 1e12:.2f} TFLOP/s measured")
+    print(
+        f"BERT {given.layers} x {given.hidden}, windows of {WINDOW} tokens, {given.windows} a step in micro-batches of {given.micro_batch}"
+    )
     print()
     print("| variant | tokens/s | MFU of measured rate | MFU of peak | GB | loader | forward | backward | optimizer |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for variant in VARIANTS:
+    for variant in (one for one in VARIANTS if given.only in one.name):
         try:
             found = measure(variant, ranks, given)
-        except torch.cuda.OutOfMemoryError:
-            print(f"| {variant.name} | out of memory |")
+        except (torch.OutOfMemoryError, UserError) as error:
+            print(f"| {variant.name} | {str(error).splitlines()[0]} |", flush=True)
             continue
         finally:
-            torch.cuda.empty_cache()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
         of_peak = f"{found['flops_per_second'] / peak:.1%}" if peak else ""
         shares = " | ".join(f"{found[phase]:.0%}" for phase in PHASES)
         print(
             f"| {variant.name} | {found['tokens_per_second']:,.0f} | {found['flops_per_second'] / rate:.1%} | {of_peak} "
-            f"| {found['gigabytes']:.1f} | {shares} |", flush=True,
-        )  # fmt: skip
-    Ranks.leave()
+            f"| {found['gigabytes']:.1f} | {shares} |",
+            flush=True,
+        )
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    Ranks.end_process(main())

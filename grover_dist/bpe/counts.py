@@ -195,7 +195,7 @@ def _choose(rows, rights, counts, n_tokens, threshold, chosen, chosen_counts):
     at most the count of (x, left), which ends with a chosen left token. Only (new, new) of a self pair can rank higher, with up to half of
     its pair's count; so below that the round ends.
     """
-    n = 0
+    n = np.int64(0)
     floor = np.int64(threshold)
     while n < chosen.shape[0]:
         top, block = np.int64(0), np.int64(0)
@@ -282,7 +282,7 @@ def _apply(rows, rights, counts, used, threshold, merges, payload, begins, dropp
     C[new, new] += L[new], C[b, a] -= L[new]; C[a, b] -= occurrences. A dropped token b with the follower y: C[b, y] -= 1.
     """
     left, right, left_keys, right_keys = scratch[0], scratch[1], scratch[2], scratch[3]
-    _add_pairs(rows, rights, counts, before, -1)
+    _add_pairs(rows, rights, counts, before, np.int64(-1))
     cursor = begins.copy()
     for index in range(merges.shape[0]):
         a, b, new = merges[index, 0], merges[index, 1], merges[index, 2]
@@ -294,8 +294,8 @@ def _apply(rows, rights, counts, used, threshold, merges, payload, begins, dropp
         _subtract_from_column(rows, rights, counts, a, left, left_keys, n_left)
         _subtract_from_row(rows, rights, counts, b, right, right_keys, n_right)
         # A pair that stands at a junction is stored however rare it is inside the strips.
-        n_left = _mark_facing(after, new, 0, left, left_keys, n_left)
-        n_right = _mark_facing(after, new, 1, right, right_keys, n_right)
+        n_left = _mark_facing(after, new, np.int64(0), left, left_keys, n_left)
+        n_right = _mark_facing(after, new, np.int64(1), right, right_keys, n_right)
         both = left[new]
         right[new] = 0  # (new, new) is told by the left side
         for entry in range(n_left):
@@ -313,5 +313,5 @@ def _apply(rows, rights, counts, used, threshold, merges, payload, begins, dropp
         for row in range(dropped.shape[0]):
             if dropped[row, 0] == index:
                 follower = dropped[row, 1]
-                _add(rows, rights, counts, b, a if follower == new else follower, -1)
-    _add_pairs(rows, rights, counts, after, 1)
+                _add(rows, rights, counts, b, a if follower == new else follower, np.int64(-1))
+    _add_pairs(rows, rights, counts, after, np.int64(1))

@@ -53,10 +53,10 @@ def index_base_pairs(slots, state, counts, pool, tables):
 
 
 @njit(cache=True, nogil=True)
-def index_tokens(slots, state, lengths, n_tokens, pool, tables):
-    """File every pair of tokens of a strip that was scanned so far."""
+def index_tokens(slots, state, lengths, counts, pool, tables):
+    """File every pair of tokens of a strip that was scanned so far. counts: zeros int64[tokens, tokens]."""
     table_key, table_begin, table_first = tables
-    counts = np.zeros((n_tokens, n_tokens), np.int64)
+    n_tokens = counts.shape[0]
     for filing in range(2):
         previous, start = np.int64(EDGE), np.int64(0)
         p = state[FIRST]

@@ -231,7 +231,7 @@ def run_round(slots, state, lengths, merges, drop, take, pool, tables, scratch, 
     """
     table_key, table_begin, table_first = tables
     left_of, right_of, made_at, hist_left, hist_right, bucket, offsets, keys, marks, no_length = scratch
-    at = 0
+    at = np.int64(0)
     end = state[END]
     edges[E_AFTER_DROP] = -1
     for index in range(merges.shape[0]):
@@ -279,7 +279,7 @@ def run_round(slots, state, lengths, merges, drop, take, pool, tables, scratch, 
         table_first[2 * new] = table_used
         n_keys = _distinct(hist_left, left_of, n_left, new + 1, state[INDEXED], marks, keys)
         table_used, at = _file_side(
-            hist_left, keys, n_keys, EDGE, rare_below, bucket, offsets, used, n_left, table_key, table_begin, table_used, out, at
+            hist_left, keys, n_keys, np.int64(EDGE), rare_below, bucket, offsets, used, n_left, table_key, table_begin, table_used, out, at
         )
         if state[INDEXED]:
             _scatter(made_at, made, left_of, lengths, bucket, offsets, pool)

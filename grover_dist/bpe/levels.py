@@ -27,7 +27,7 @@ def tokens_to_levels(slots, state, lengths, left, right, drops):
             p += 1
             continue
         length = np.int64(lengths[token])
-        _write_levels(slots, end, p, token, NEVER, lengths, left, right, stack_at, stack_token)
+        _write_levels(slots, end, p, token, np.int64(NEVER), lengths, left, right, stack_at, stack_token)
         p += length
 
 

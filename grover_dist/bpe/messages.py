@@ -136,7 +136,7 @@ def _sum_payloads(buffer, begins, n_merges, n_tokens, out):
     cursor = begins.copy()
     histogram, keys = np.zeros(n_tokens, np.int64), np.empty(n_tokens, np.int64)
     marks = np.zeros((n_tokens + 63) >> 6, np.uint64)
-    written = 0
+    written = np.int64(0)
     for _ in range(n_merges):
         written = put_varint(out, written, read_occurrences(buffer, cursor))
         for _ in range(2):

@@ -92,7 +92,8 @@ class Strip:
         if n_tokens == 4:
             indexing.index_base_pairs(self.slots, self.state, self.base_counts, self.pool, self.tables)
         else:
-            indexing.index_tokens(self.slots, self.state, lengths, n_tokens, self.pool, self.tables)
+            counts = np.zeros((n_tokens, n_tokens), np.int64)
+            indexing.index_tokens(self.slots, self.state, lengths, counts, self.pool, self.tables)
 
     def prepare(self, merges: np.ndarray, drop: int, lengths: np.ndarray, cycles: int) -> bool:
         """Before the merges of a round: the index where its time has come. Returns whether there is one."""

@@ -39,6 +39,12 @@ def hostile_case(rng: random.Random) -> tuple[list[list[int]], list[int]]:
     return contigs, sorted(cuts)
 
 
+def hostile_options(rng: random.Random) -> dict[str, object]:
+    """Strips one after the other or each in a thread of its own, in either memory mode."""
+    side_by_side = rng.choice([{"strips": 1}, {"strips": 1}, {"strips": 2}, {"strips": 3}, {"threads": 2}, {"threads": 3}])
+    return {**side_by_side, "memory": rng.choice(["fast", "lean"])}
+
+
 def make_partitions(contigs: Sequence[Sequence[int]], cuts: Sequence[int], **options) -> list[Partition]:
     bases = np.concatenate([np.asarray(contig, np.uint8) for contig in contigs])
     starts = np.cumsum([0, *map(len, contigs)])[:-1]

@@ -15,7 +15,7 @@ from grover_dist.bpe.learn import WorkerGroup, WorkerLost, call_local, learn
 from grover_dist.bpe.merge_log import MergeLog
 from grover_dist.bpe.reference import encode_reference, learn_reference
 from grover_dist.errors import UserError
-from tests.bpe.hostile_cases import hostile_case, learn_levels, make_partitions, merges_of
+from tests.bpe.hostile_cases import hostile_case, hostile_options, learn_levels, make_partitions, merges_of
 
 contigs_strategy = st.lists(
     st.one_of(
@@ -44,7 +44,7 @@ def check_random(seeds: range) -> None:
     for seed in seeds:
         rng = random.Random(seed)
         contigs, cuts = hostile_case(rng)
-        check(contigs, cuts, strips=rng.choice([1, 1, 2, 3]), memory=rng.choice(["fast", "lean"]))
+        check(contigs, cuts, **hostile_options(rng))
 
 
 @settings(max_examples=100, deadline=None)
@@ -118,6 +118,8 @@ def test_equals_the_oracle_on_a_longer_genome(whole):
         ([30_000], {"threads": 2, "strips": 5}),
         ([], {"memory": "lean", "strips": 4}),
         ([100, 100, 45_000], {"memory": "lean", "threads": 2}),
+        ([], {"threads": 4}),
+        ([], {"threads": 2, "memory": "lean"}),
     ],
 )
 def test_cuts_threads_and_memory_do_not_matter(whole, cuts, options):

@@ -11,7 +11,7 @@ import pytest
 from grover_dist.bpe.health import reverse_complement_closure
 from grover_dist.bpe.reference import learn_symmetric_reference
 from grover_dist.errors import UserError
-from tests.bpe.hostile_cases import hostile_case, learn_levels, merges_of
+from tests.bpe.hostile_cases import hostile_case, hostile_options, learn_levels, merges_of
 
 
 def check_random(seeds: range) -> None:
@@ -21,7 +21,7 @@ def check_random(seeds: range) -> None:
         merges, levels = learn_symmetric_reference(contigs, 40)
         if not merges:
             continue
-        options = {"strips": rng.choice([1, 2]), "memory": rng.choice(["fast", "lean"])}
+        options = hostile_options(rng)
         vocabulary, found = learn_levels(contigs, cuts, len(merges), strand="symmetric", **options)
         assert merges_of(vocabulary) == merges, (contigs, cuts, options)
         assert found.tolist() == list(chain.from_iterable(levels)), (contigs, cuts, options)

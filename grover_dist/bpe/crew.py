@@ -105,7 +105,10 @@ class Crew:
         self._wakes = [threading.Semaphore(0) for _ in works]
         for mail in self._mails:
             mail[ASLEEP] = 1
-        self._threads = [threading.Thread(target=_help, args=pair, daemon=True) for pair in zip(works, self._wakes, strict=True)]
+        self._threads = [
+            threading.Thread(target=_help, args=pair, name=f"strip-{number}", daemon=True)
+            for number, pair in enumerate(zip(works, self._wakes, strict=True), start=1)
+        ]
         for thread in self._threads:
             thread.start()
         self.close = weakref.finalize(self, _end, self._mails, self._wakes, self._threads)

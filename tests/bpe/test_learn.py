@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import chain
+from itertools import chain, product
 
 import numpy as np
 import pytest
@@ -192,6 +192,28 @@ def test_a_lost_worker_is_rebuilt_and_the_result_is_the_same(whole, deaths):
     assert mortal.revived >= len(deaths) - 1 and any("lost worker" in line for line in said)
 
 
+def test_any_worker_may_be_lost_in_any_round():
+    rng = random.Random(3)
+    contigs = [[0] * 40 + [0, 3] * 20 + [rng.randrange(4) for _ in range(120)], [2], [rng.randrange(2) for _ in range(60)]]
+    cuts = [25, 90]
+    merges, levels = learn_reference(contigs, 25)
+    calls = 0
+
+    def count(workers, method, args):
+        nonlocal calls
+        calls += 1
+        return call_local(workers, method, args)
+
+    learn(make_partitions(contigs, cuts), 25, call=count)
+    for at, index, done in product(range(1, calls + 1), range(3), (False, True)):
+        mortal = Mortal(contigs, cuts, [(at, index, done)])
+        group = WorkerGroup(mortal.workers, call=mortal.call, revive=mortal.revive, say=lambda text: None)
+        assert merges_of(learn(group, 25, say=lambda text: None)) == merges, (at, index, done)
+        found = np.concatenate(group.call("levels", [()] * 3))
+        assert found.tolist() == list(chain.from_iterable(levels)), (at, index, done)
+        assert mortal.revived == 1
+
+
 def test_without_revive_a_lost_worker_is_an_error(whole):
     mortal = Mortal(whole[0], [20_000], [(3, 1, False)])
     with pytest.raises(WorkerLost):
@@ -218,6 +240,23 @@ def test_the_coordinator_resumes_from_its_log(whole, tmp_path):
         assert learn(make_partitions(contigs, [30_000, 31_000]), 300, log=log, say=said.append) == vocabulary.at(300)
         assert len(log.merges) == 300
     assert any(f"{kept} of 300 merges are in the log" in line for line in said)
+
+
+def test_a_corrupt_log_is_cut_back_and_learning_ends_the_same(whole, tmp_path):
+    contigs, vocabulary, _ = whole
+    path = tmp_path / "merges.log"
+    with MergeLog.open(path, "digest", say=lambda text: None) as log:
+        learn(make_partitions(contigs, []), 200, log=log, say=lambda text: None)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    said = []
+    with MergeLog.open(path, "digest", say=said.append) as log:
+        assert 0 < len(log.merges) < 200
+        assert learn(make_partitions(contigs, [9_000]), 200, log=log, say=said.append) == vocabulary.at(200)
+    assert "damaged after" in said[0]
+    with MergeLog.open(path, "digest") as log:
+        assert np.array_equal(log.merges, np.column_stack([vocabulary.left, vocabulary.right, vocabulary.count])[:200])
 
 
 def test_a_log_of_other_merges_is_refused(whole, tmp_path):

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grover_dist.bpe import cost
+from grover_dist.bpe.learn import call_local, learn
 from grover_dist.bpe.messages import Reply, RoundMessage, sum_payloads
 from grover_dist.bpe.partition import Partition, cut
+from grover_dist.errors import UserError
+from tests.bpe.test_tokenizer import codes_of, read_record
 
 
 @given(st.lists(st.integers(1, 5_000), min_size=1, max_size=30), st.integers(1, 9))
@@ -58,6 +64,47 @@ def test_levels_of_any_rows():
     assert len(whole) == 500
     for start, stop in [(0, 1), (1, 2), (0, 500), (76, 78), (160, 340), (499, 500), (250, 250)]:
         assert np.array_equal(partition.levels(start, stop), whole[start:stop])
+
+
+def test_too_little_memory_is_refused_before_anything_is_built(monkeypatch):
+    monkeypatch.setattr(cost, "available_bytes", lambda: 10**7)
+    needed = cost.partition_bytes(10**6, "lean")
+    with pytest.raises(UserError, match=f"{10**7:,} bytes free.*{needed:,} bytes"):
+        Partition(np.zeros(10**6, np.uint8), np.array([], np.int64), True, memory="auto")
+
+
+def test_threads_end_with_their_partition():
+    def helpers() -> int:
+        return sum(thread.name.startswith("strip-") for thread in threading.enumerate())
+
+    before = helpers()
+    bases = np.random.default_rng(4).integers(0, 4, 3_000).astype(np.uint8)
+    partition = Partition(bases, np.array([], np.int64), True, threads=3)
+    learn([partition], 30, say=lambda text: None)
+    assert helpers() == before + 2
+    partition.levels()
+    assert helpers() == before
+    dropped = Partition(bases, np.array([], np.int64), True, threads=3)
+    learn([dropped], 30, say=lambda text: None)
+    del dropped
+    assert helpers() == before
+
+
+def test_rounds_and_replies_of_real_dna(data_dir):
+    """Five merges a round and more, and replies below the step in Ray's round trip at 100 kB."""
+    text = read_record(data_dir / "yeast" / "R64-1-1.fa.gz", "IV")
+    codes = codes_of(text)
+    sizes, rounds = [], []
+
+    def call(workers, method, args):
+        replies = call_local(workers, method, args)
+        sizes.extend(map(len, replies))
+        return replies
+
+    partition = Partition(codes[codes < 4], np.array([], np.int64), True, threads=2)
+    learn([partition], 600, call=call, say=lambda text: None, on_round=lambda number, learned: rounds.append(number))
+    assert max(sizes) < 90_000
+    assert len(rounds) <= 130  # 120; a whole genome has fewer ties and takes about 100
 
 
 def test_payloads_add_up():

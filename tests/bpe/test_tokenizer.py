@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -109,14 +110,39 @@ def test_auto_tokenizer_loads_it(vocabulary, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "again")("ACGTTAG")["input_ids"] == tokenizer("ACGTTAG")["input_ids"]
 
 
-def hugging_face_merges(contigs: list[list[int]], n: int) -> list[tuple[str, str]]:
-    """Each contig is one word. The trainer knows no count threshold below 2 and sorts its alphabet, as we do."""
+def hugging_face_merges(contigs: list[list[int]], n: int, min_frequency: int = 2) -> list[tuple[str, str]]:
+    """Each contig is one word. The trainer sorts its alphabet, as we do."""
     import json
 
     tokenizer = Tokenizer(models.BPE())
-    trainer = trainers.BpeTrainer(vocab_size=4 + n, min_frequency=2, show_progress=False, initial_alphabet=list("ACGT"))
+    trainer = trainers.BpeTrainer(vocab_size=4 + n, min_frequency=min_frequency, show_progress=False, initial_alphabet=list("ACGT"))
     tokenizer.train_from_iterator(["".join("ACGT"[base] for base in contig) for contig in contigs], trainer)
     return [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
+
+
+def letters_of(merges: list[tuple[int, int, int]]) -> list[tuple[str, str]]:
+    strings, pairs = list("ACGT"), []
+    for left, right, _ in merges:
+        pairs.append((strings[left], strings[right]))
+        strings.append(strings[left] + strings[right])
+    return pairs
+
+
+def test_hugging_face_trainer_agrees_on_every_short_sequence():
+    words = [
+        list(word) for letters, longest in ((2, 7), (3, 5)) for n in range(1, longest + 1) for word in product(range(letters), repeat=n)
+    ]
+    pairs = [[left, right] for left in words[:30] for right in words[:30]]  # two contigs of up to four bases
+    for contigs in [[word] for word in words] + pairs:
+        expected = letters_of(learn_reference(contigs, 30)[0])
+        assert hugging_face_merges(contigs, 30) == expected, contigs
+
+
+def test_hugging_face_trainer_differs_where_a_pair_occurs_once():
+    """The smallest example, AC: the trainer's own default merges what occurs once; we stop, as a token that occurs once says nothing."""
+    assert learn_reference([[0, 1]], 1)[0] == []
+    assert hugging_face_merges([[0, 1]], 1, min_frequency=0) == [("A", "C")]
+    assert hugging_face_merges([[0, 1]], 1) == []
 
 
 def test_hugging_face_trainer_agrees():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from grover_dist.bpe.cost import learn_seconds, partition_bytes
 from grover_dist.cluster.plan import describe_plan, genome_bases, size
 from grover_dist.config import load_config
 from grover_dist.errors import UserError
@@ -25,6 +26,15 @@ def test_every_candidate_has_its_line_and_hours_follow_the_hardware(tmp_path):
     assert hours[0] == pytest.approx(4 * hours[1], rel=0.01)
     six_hundred = next(line for line in fast if line.split()[0] == "600")
     assert "86,511,201" in six_hundred  # 87,101,793 with the pooler, which masked-LM training leaves out
+
+
+def test_the_learner_is_planned_by_its_own_constants(tmp_path):
+    with open(tmp_path / "hg19.fa", "wb") as sparse:
+        sparse.truncate(2_860_000_000)
+    config = load_config(CONFIGS / "human-hg19.yaml", [f"genome.fasta={tmp_path / 'hg19.fa'}", "bpe.cycles=5000"])
+    (line,) = [line for line in lines(config) if line.startswith("learn")]
+    assert size(partition_bytes(2_860_000_000, "fast")) in line and size(partition_bytes(2_860_000_000, "lean")) in line
+    assert f"about {learn_seconds(2_860_000_000, 5_000, 64):,.1f} s on 64 cores" in line
 
 
 def test_bases_are_told_from_files(tmp_path):

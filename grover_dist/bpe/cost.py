@@ -13,8 +13,8 @@ from grover_dist.errors import UserError
 Memory = Literal["auto", "fast", "lean"]
 BYTES_A_BASE: dict[str, float] = {"fast": 11.0, "lean": 6.0}  # at the peak of a partition, with some room
 FIXED_BYTES = 8 << 20  # tables of 65,536 tokens, per strip
-NANOSECONDS_A_BASE, NANOSECONDS_A_BASE_AND_CYCLE = 42.0, 0.003  # of one core of 2.5 GHz, fast mode
-LEAN_FACTOR = 2.5
+NANOSECONDS_A_BASE, NANOSECONDS_A_BASE_AND_CYCLE = 32.0, 0.002  # of one core of 2.5 GHz, fast mode
+LEAN_FACTOR = 3.0
 
 
 def partition_bytes(n_rows: int, memory: Literal["fast", "lean"], strips: int = 1) -> int:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -80,8 +81,9 @@ def test_actors_write_the_same_files_as_one_process(room, learned, tmp_path):
     assert corpus.manifest["files"] == learned[2].manifest["files"] and corpus.digest == learned[2].digest
 
 
-def test_a_fault_inside_an_actor_comes_back_in_its_own_words(room, tmp_path):
-    actor = ray.remote(LearnerActor).remote(str(tmp_path / "no-genome"), 0, 10)
+def test_a_fault_inside_an_actor_comes_back_in_its_own_words(room, learned, tmp_path):
+    run, genome, _ = learned
+    actor = ray.remote(LearnerActor).remote(run, replace(genome, path=tmp_path / "no-genome"), 0, 10)
     with pytest.raises(FileNotFoundError, match="no-genome"):
         call_actors([actor], "start", [()])
     ray.kill(actor)
@@ -97,10 +99,11 @@ def test_killed_actors_are_rebuilt_and_the_files_are_the_same(room, learned, tmp
     """SIGKILL of one actor in an early round, of both at once in a later one, and of one while it writes the store."""
     config = tiny_config(tmp_path / "run")
     run = RunDir.open(config)
+    genome = build_genome(config, run)
     handles, calls, lost = [], [], []
 
-    def make_workers(path, row_ranges):
-        made = [MortalWorker.remote(path, start, stop) for start, stop in row_ranges]
+    def make_workers(_path, row_ranges):
+        made = [MortalWorker.remote(run.absolute(), genome, start, stop, 2) for start, stop in row_ranges]
         handles[:] = made if len(made) > 1 else [*handles, *made]
         return made
 
@@ -117,7 +120,7 @@ def test_killed_actors_are_rebuilt_and_the_files_are_the_same(room, learned, tmp
             lost.append(error.indices)
             raise
 
-    corpus = build_corpus(config, run, build_genome(config, run), n_workers=2, make_workers=make_workers, call=call)
+    corpus = build_corpus(config, run, genome, n_workers=2, make_workers=make_workers, call=call)
     for handle in handles:
         ray.kill(handle)
     assert len(lost) >= 3 and (0, 1) in lost

@@ -21,7 +21,7 @@ from grover_dist.bpe.kernels import run_round
 
 ASKED, DONE, ASLEEP, STOP, MERGES, DROP, TAKE, CYCLES, SIZE = range(9)
 MAIL_SIZE = 16  # two cache lines
-POLLS = 100_000  # about a tenth of a millisecond
+POLLS = 3_000_000  # about a millisecond: longer than the coordinator takes between two rounds
 NAP_MICROSECONDS = 50
 
 _usleep = types.ExternalFunction("usleep", types.int32(types.uint32))

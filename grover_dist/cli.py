@@ -148,7 +148,7 @@ def encode(
     run: RunPath,
     cycles: Annotated[int, typer.Option(help="Which vocabulary.")],
     region: Annotated[str | None, typer.Option(help="RECORD or RECORD:START-END, 0-based, half-open; commas are allowed.")] = None,
-    fasta: Annotated[Path | None, typer.Option(help="Sequences of your own instead of a region of the run's genome.")] = None,
+    fasta: Annotated[Path | None, typer.Option(help="Sequences of your own; all of them, or a --region.")] = None,
     format: Annotated[str, typer.Option(help="bed, tsv or arrow.")] = "bed",
     output: Annotated[Path | None, typer.Option(help="A file instead of the standard output.")] = None,
 ) -> None:
@@ -156,13 +156,13 @@ def encode(
     from grover_dist.corpus.encode_regions import encode_fasta, encode_region
     from grover_dist.run_dir import RunDir
 
-    if (region is None) == (fasta is None):
-        raise UserError("give either --region or --fasta")
+    if region is None and fasta is None:
+        raise UserError("nothing to encode", expected="--region, --fasta, or both", hint="for example --region chr22:17,000,000-17,010,000")
     folder = RunDir.existing(run)
-    if region is not None:
+    if fasta is None:
         encode_region(folder, region, cycles, format=format, output=output)
     else:
-        encode_fasta(folder, fasta, cycles, format=format, output=output)
+        encode_fasta(folder, fasta, cycles, region=region, format=format, output=output, say=lambda line: typer.echo(line, err=True))
 
 
 @app.command()

@@ -65,9 +65,9 @@ class MaskedBatches:
     """The endless sequence of samples, cut into global batches of `batch_windows`.
 
     Sample i of the run is the window at place i of `draws` (by default every window once an epoch). Step s holds samples
-    s * batch_windows and following, whatever the ranks. Sorted by length they are dealt to the ranks to and fro, so that all have about as many tokens; a rank cuts its own into
-    micro-batches of equal window count (give or take one), the same number on each rank. Masks and strands are keyed by (seed, pass,
-    window), so neither ranks nor micro-batches change them.
+    s * batch_windows and following, whatever the ranks. Sorted by length they are dealt to the ranks to and fro, so that all have about as
+    many tokens; a rank cuts its own into micro-batches of equal window count (give or take one), the same number on each rank. Masks and
+    strands are keyed by (seed, pass, window), so neither ranks nor micro-batches change them.
 
     packing: a micro-batch is one row of whole windows without padding, and a rank's windows are dealt to its micro-batches as to ranks.
     Without it a micro-batch is padded to its longest window, and holds windows of about the same length.

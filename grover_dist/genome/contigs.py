@@ -60,19 +60,7 @@ class ContigTable:
     def check_interval(self, record: str, start_bp: int, end_bp: int) -> int:
         """The record's index, if 0 <= start_bp < end_bp <= its length; else UserError."""
         index = self.record_index(record)
-        length_bp = self.record_lengths_bp[index]
-        where = f"{record}:{start_bp:,}-{end_bp:,}"
-        if start_bp >= end_bp:
-            raise UserError(
-                "the region is empty or reversed: its start is not below its end", where=where, hint="write start-end, 0-based, half-open"
-            )
-        if start_bp < 0 or end_bp > length_bp:
-            raise UserError(
-                "the region reaches outside its record",
-                where=where,
-                expected=f"0 to {length_bp:,}",
-                hint="choose a region inside the record",
-            )
+        check_bounds(record, start_bp, end_bp, self.record_lengths_bp[index])
         return index
 
     def rows_of(self, record: str, start_bp: int, end_bp: int) -> list[tuple[int, int]]:
@@ -154,4 +142,17 @@ class ContigTable:
             record_sources=tuple(item["source"] for item in records),
             record_digests=tuple(item["digest"] for item in records),
             record_assemblies=tuple(item.get("assembly", item["source"]) for item in records),
+        )
+
+
+def check_bounds(record: str, start_bp: int, end_bp: int, length_bp: int) -> None:
+    """UserError unless 0 <= start_bp < end_bp <= length_bp."""
+    where = f"{record}:{start_bp:,}-{end_bp:,}"
+    if start_bp >= end_bp:
+        raise UserError(
+            "the region is empty or reversed: its start is not below its end", where=where, hint="write start-end, 0-based, half-open"
+        )
+    if start_bp < 0 or end_bp > length_bp:
+        raise UserError(
+            "the region reaches outside its record", where=where, expected=f"0 to {length_bp:,}", hint="choose a region inside the record"
         )

@@ -142,6 +142,20 @@ def _records(path: Path, wanted) -> Iterator[FastaRecord]:
         yield current.record()
 
 
+def check_letters(letters: np.ndarray, *, where: str, offset: int) -> None:
+    """UserError with the place of the first letter that is not IUPAC. offset: of letters[0] in its record."""
+    unknown = letters.tobytes().translate(None, _KNOWN)
+    if unknown:
+        at = int(np.flatnonzero(letters == unknown[0])[0])
+        raise UserError(
+            "a letter is not an IUPAC nucleotide",
+            where=f"{where}, offset {offset + at:,} (0-based)",
+            got=_show(unknown[:1]),
+            expected=f"one of {IUPAC_LETTERS.decode()}, either case",
+            hint="mend the file",
+        )
+
+
 class _Sequence:
     """One record while it is being read. A bytearray grows in place, so the peak stays near one byte a base."""
 

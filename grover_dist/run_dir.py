@@ -371,7 +371,7 @@ def read_artifact(path: Path, *, checksums: bool = False) -> Artifact:
                 expected=f"{described['bytes']} bytes",
                 hint=f"delete {path} and run the same command again",
             )
-        if checksums and describe_file(file) != described["sha256"]:
+        if checksums and describe_file(file) != described:
             raise UserError(
                 "an artefact's file is not the one that was written (checksum differs)", where=file, hint=f"delete {path} and run again"
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from grover_dist.errors import UserError, nearest
+from grover_dist.genome.contigs import check_bounds
 from grover_dist.genome.fasta import FastaRecord, check_exists, check_letters, read_fasta
 
 
@@ -97,8 +98,6 @@ def _of_record(record: FastaRecord, named: tuple[str, int, int] | None) -> Regio
 
 
 def _inside(name: str, named: tuple[str, int, int] | None, length_bp: int) -> tuple[int, int]:
-    from grover_dist.genome.contigs import check_bounds
-
     if named is None:
         return 0, length_bp
     check_bounds(name, named[1], named[2], length_bp)

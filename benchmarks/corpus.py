@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from grover_dist.bpe.encode import encode_codes
 from grover_dist.config import MaskSettings, WindowSettings, config_from
 from grover_dist.corpus.batches import MaskedBatches
 from grover_dist.corpus.build import build_corpus
@@ -83,6 +84,33 @@ def tokenizer_speed(corpus: Corpus, cycles: int, windows: int = 256) -> float:
     start, stop = full_windows(corpus, cycles)
     texts = [letters[corpus.store.base(*rows)].tobytes().decode() for rows in zip(start[:windows], stop[:windows], strict=True)]
     return 510 * windows / best_cpu_seconds(lambda: tokenizer.encode_batch(texts, add_special_tokens=False), repeats=2)
+
+
+def new_sequence_speed(corpus: Corpus, cycles: int) -> float:
+    """Bases a second of a sequence that the store does not hold, from the merges alone."""
+    codes = corpus.store.base(0, min(corpus.store.n_rows, 1 << 23))
+    return len(codes) / best_cpu_seconds(lambda: encode_codes(codes, corpus.vocabulary, cycles), repeats=2)
+
+
+ENCODE_MEMORY = """
+import resource, sys
+import numpy as np
+from grover_dist.bpe.encode import encode_codes
+from grover_dist.corpus.corpus import Corpus
+corpus = Corpus.open(sys.argv[1])
+once = corpus.store.base(0, min(corpus.store.n_rows, 1 << 23))
+encode_codes(once[: 1 << 20], corpus.vocabulary, 600)
+codes = np.tile(once, -(-int(sys.argv[2]) // len(once)))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ids = encode_codes(codes, corpus.vocabulary, 600)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / len(codes))
+"""
+
+
+def new_sequence_bytes(folder: Path, bases: int = 10**8) -> float:
+    """Bytes of memory a base, beside the codes, of encoding one sequence of about so many bases; the ids are among them."""
+    done = subprocess.run([sys.executable, "-c", ENCODE_MEMORY, str(folder), str(bases)], check=True, capture_output=True, text=True)
+    return float(done.stdout)
 
 
 def batches_of(corpus: Corpus, cycles: int, batch_windows: int, micro_batch_windows: int) -> MaskedBatches:
@@ -154,6 +182,7 @@ def main() -> None:
             ("region to ids, million bases/s", [region_speed(corpus, cycles) / 1e6 for cycles in CYCLES], ".0f"),
             ("random 510-token windows, million tokens/s", [window_speed(corpus, cycles) / 1e6 for cycles in CYCLES], ".1f"),
             ("Hugging Face tokenizers, same windows", [tokenizer_speed(corpus, cycles) / 1e6 for cycles in CYCLES], ".3f"),
+            ("new sequences to ids, million bases/s", [new_sequence_speed(corpus, cycles) / 1e6 for cycles in CYCLES], ".1f"),
             ("masked padded batches, million tokens/s", [loader_speed(corpus, cycles) / 1e6 for cycles in CYCLES], ".1f"),
         ]
         rows.append(("windows over tokenizers, times", [ours / theirs for ours, theirs in zip(rows[1][1], rows[2][1], strict=True)], ".0f"))
@@ -163,6 +192,7 @@ def main() -> None:
         for name, values, style in rows:
             print(LINE.format(name, *(format(value, style) for value in values)))
         small = corpus.store.path
+        print(f"encoding a new sequence of 10**8 bases: {new_sequence_bytes(small):.1f} bytes a base beside the codes")
         print(f"memory, {corpus.store.n_rows:,} rows: {memory(small)}")
         if chosen.large:
             large = Path(folder) / "large"

@@ -214,3 +214,21 @@ def test_an_object_that_is_not_what_was_written(bucket, tmp_path):
     run.remote.delete([name])
     with pytest.raises(UserError, match=rf"missing.*{name}"):
         run.here(artifact)
+
+
+def test_commands_take_an_address(bucket, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from grover_dist.cli import app
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    artifact = write_some(open_run(bucket, tmp_path / "cache"))
+    (tmp_path / "cache").rename(tmp_path / "gone")  # as seen from a machine that has nothing of the run
+    status = CliRunner().invoke(app, ["status", f"{bucket}/runs/first"])
+    assert status.exit_code == 0 and status.output.startswith(f"run {bucket}/runs/first")
+    verify = CliRunner().invoke(app, ["verify", f"{bucket}/runs/first"])
+    assert verify.exit_code == 0 and "as it was written" in verify.output
+    (copy,) = (tmp_path / "home").rglob("big.bin")
+    assert copy.read_bytes() == artifact.path.parents[2].parent.joinpath("gone", *artifact.path.parts[-3:], "a/big.bin").read_bytes()
+    encode = CliRunner().invoke(app, ["encode", f"{bucket}/runs/first", "--cycles", "10", "--region", "x"])
+    assert encode.exit_code != 0 and "no vocabulary yet" in str(encode.exception) and f"{bucket}/runs/first" in str(encode.exception)

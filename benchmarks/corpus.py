@@ -100,7 +100,8 @@ from grover_dist.corpus.corpus import Corpus
 corpus = Corpus.open(sys.argv[1])
 once = corpus.store.base(0, min(corpus.store.n_rows, 1 << 23))
 encode_codes(once[: 1 << 20], corpus.vocabulary, 600)
-codes = np.tile(once, -(-int(sys.argv[2]) // len(once)))
+codes = np.empty(-(-int(sys.argv[2]) // len(once)) * len(once), np.uint8)
+codes.reshape(-1, len(once))[:] = once
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 ids = encode_codes(codes, corpus.vocabulary, 600)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / len(codes))

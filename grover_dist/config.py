@@ -272,12 +272,22 @@ class ResourceSettings(Section):
     bpe_actors: int | Literal["auto"] = "auto"
     bpe_memory: Literal["auto", "fast", "lean"] = "auto"
     ranks_per_candidate: int = Field(1, ge=1)
+    min_ranks_per_candidate: int | None = Field(None, ge=1)  # on Ray, after a node is lost, go on with as few; None: wait for all
+    resize_check_seconds: float = Field(60.0, ge=1)  # how often a gang that lost ranks looks for room to grow again
     cpus_per_rank: float = Field(1.0, gt=0)
     gpus_per_rank: float = Field(0.0, ge=0)
     candidates_at_once: int | Literal["auto"] = "auto"
     max_failures: int = Field(2, ge=0)
     rank_timeout_seconds: int = Field(1_800, ge=10)  # a step, an evaluation or a checkpoint that takes longer is a hang
     start_timeout_seconds: int = Field(300, ge=10)  # how long the first ranks of a launch wait for the last one
+
+    @model_validator(mode="after")
+    def _minimum(self) -> ResourceSettings:
+        if self.min_ranks_per_candidate is not None and self.min_ranks_per_candidate > self.ranks_per_candidate:
+            raise ValueError(
+                f"min_ranks_per_candidate {self.min_ranks_per_candidate} is above ranks_per_candidate {self.ranks_per_candidate}"
+            )
+        return self
 
 
 class TrackingSettings(Section):

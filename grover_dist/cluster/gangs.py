@@ -90,8 +90,10 @@ def run_gang(call: Call, resources: ResourceSettings) -> dict[str, Artifact]:
     """Run in `ranks_per_candidate` ranks that share a torch process group. Returns the artefacts by name.
 
     A rank that dies takes the gang down; Ray Train starts it again at most `max_failures` times, and the function
-    goes on from its last checkpoint. A UserError is not retried. A gang whose outcome is known and whose artefacts are
-    whole is not started: processes that import torch and DeepSpeed are the dearest way to find that nothing is to be done.
+    goes on from its last checkpoint. With `min_ranks_per_candidate`, a gang that lost a node goes on with the ranks for which there is
+    room, and grows again when there is more; the global batch stays the same. A UserError is not retried. A gang whose outcome is known
+    and whose artefacts are whole is not started: processes that import torch and DeepSpeed are the dearest way to find that nothing is to
+    be done.
     """
     note = f"outcomes/{call.name}-{call.key[:8]}.json"
     known = _read_outcome(call, note)
@@ -116,11 +118,18 @@ def _fit(call: Call, resources: ResourceSettings, note: str) -> None:
     gpu = resources.gpus_per_rank > 0
     per_rank = {"CPU": resources.cpus_per_rank, **({"GPU": resources.gpus_per_rank} if gpu else {})}
     remote = call.run.remote
+    fewest = resources.min_ranks_per_candidate or resources.ranks_per_candidate
+    elastic = fewest < resources.ranks_per_candidate
     trainer = TorchTrainer(
         _rank_main,
         train_loop_config={"call": call, "note": note},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=resources.rank_timeout_seconds),
-        scaling_config=ScalingConfig(num_workers=resources.ranks_per_candidate, use_gpu=gpu, resources_per_worker=per_rank),
+        scaling_config=ScalingConfig(
+            num_workers=(fewest, resources.ranks_per_candidate) if elastic else resources.ranks_per_candidate,
+            elastic_resize_monitor_interval_s=resources.resize_check_seconds,
+            use_gpu=gpu,
+            resources_per_worker=per_rank,
+        ),
         # A name is never used twice: Ray Train would take up the earlier run's state, and ours is in the run folder.
         run_config=RunConfig(
             name=f"{call.name}-{uuid.uuid4().hex[:12]}",
@@ -154,11 +163,16 @@ def _rank_main(payload: Mapping[str, Any]) -> None:
     """What each rank runs. Only the main rank leaves an outcome, written whole or not at all."""
     if payload["call"].config.resources.gpus_per_rank == 0:
         os.environ["DS_ACCELERATOR"] = "cpu"
-    from grover_dist.training.ranks import Ranks
+    from grover_dist.training.ranks import Ranks, usable_ranks
 
     call: Call = payload["call"]
     resources = call.config.resources
     ranks = Ranks.join(timeout_seconds=resources.rank_timeout_seconds, threads=max(1, int(resources.cpus_per_rank)))
+    if ranks.world < resources.ranks_per_candidate:
+        # Ray offers any number of ranks between the bounds; those that cannot take an even share of the batches sit this round out.
+        ranks = ranks.first(usable_ranks(ranks.world, _batches(call.config)))
+        if ranks is None:
+            return
     try:
         artifacts = call.invoke(ranks=ranks)
         names = {name: f"{artifact.path.parent.name}/{artifact.path.name}" for name, artifact in artifacts.items()}
@@ -171,6 +185,12 @@ def _rank_main(payload: Mapping[str, Any]) -> None:
         return
     if ranks.is_main:
         call.run.write_note(payload["note"], json.dumps(outcome).encode())
+
+
+def _batches(config: Config) -> list[int]:
+    """Samples in a step of everything that a gang trains."""
+    heads = [config.selection.head, *(task.head for task in config.finetune.tasks)]
+    return [config.pretrain.batch_windows, *(head.batch_sequences for head in heads)]
 
 
 def _cause(error: ray.exceptions.RayTaskError) -> BaseException:

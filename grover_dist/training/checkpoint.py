@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +24,10 @@ from grover_dist.remote import Remote, in_parallel
 from grover_dist.run_dir import write_atomically
 from grover_dist.training.engine import Engine
 from grover_dist.training.ranks import Ranks
+from grover_dist.training.snapshot import write_file
 
 DESCRIPTION = "checkpoint.json"
+_PATIENCE_SECONDS = 10.0  # for the other ranks' parts, when the run ends with an error
 _STATE, _UNIVERSAL = "state", "universal"
 
 
@@ -51,8 +54,12 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run, in one folder that all ranks share. Methods are collective unless they say otherwise.
 
+    A save copies the state to host memory and returns; a thread of each rank writes it, and rank 0's publishes it when all have. At most
+    one is on its way: `save` waits for the one before. Host memory holds the copy (12 to 16 bytes a parameter, shared out over the ranks
+    as the optimizer is) until it is written. As a context it leaves no write behind.
+
     remote: the folder in an object store, where the ranks share no disk. Then `folder` is each machine's own, its part of a checkpoint is
-    copied there when it is written, and each machine copies the whole checkpoint from there to go on from it.
+    copied there when it is written, and each machine copies the whole checkpoint from there to go on from it. Training waits for that.
     """
 
     def __init__(
@@ -66,8 +73,20 @@ class Checkpoints:
         say: Callable[[str], None] = print,
     ) -> None:
         self.folder, self._ranks, self._keep, self._hash, self._remote, self._say = folder, ranks, keep, hash, remote, say
+        self._write: _Write | None = None
         if ranks.is_main or (remote is not None and ranks.is_first_of_machine):
             folder.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.finish()
+        elif self._write is not None:
+            # Every rank meets a fault of the run, and the write ends; a rank that is gone never marks its part.
+            self._write.end(patience_seconds=_PATIENCE_SECONDS)
+            self._write = None
 
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint. One that was cut short or altered is passed over, which is said."""
@@ -118,30 +137,57 @@ class Checkpoints:
         return sorted(found, key=lambda name: name[-8:])
 
     def save(self, engine: Engine, progress: Progress, *, stable: bool = False) -> None:
-        """Write `step-N` (or `stable-N`, never removed here), then remove the oldest beyond `keep`."""
+        """Begin to write `step-N` (or `stable-N`, never removed here); when it is whole, the oldest beyond `keep` are removed."""
+        self.finish()
         final = self.folder / f"{'stable' if stable else 'step'}-{progress.step:08d}"
         partial = final.with_name(f".{final.name}.partial")
         if not self._ranks.on_main(lambda: self._room_for(engine, final)):
             return
         on_disks = self._ranks.on_main if self._remote is None else self._ranks.on_machines
         on_disks(lambda: _fresh(partial))
-        engine.save(partial, _STATE)
-        self._ranks.barrier()
+        held = engine.snapshot(partial, _STATE)
         described = {**asdict(progress), "world": self._ranks.world, "zero_stage": engine.zero_stage, "hash": self._hash}
         if self._remote is None:
-            self._ranks.on_main(lambda: self._publish(partial, final, {**described, "files": _describe_all(partial)}))
+            self._write = _Write(partial, final, held, self._ranks, described, keep=self._keep)
             return
+        for path, state in held:
+            write_file(path, state)
+        self._ranks.barrier()
         parts = self._ranks.on_machines(lambda: self._upload(partial, final.name))
         files = {name: file for part in parts for name, file in part.items()}
-        self._ranks.on_machines(lambda: self._publish(partial, final, {**described, "files": files}))
+        self._ranks.on_machines(lambda: _publish(partial, final, {**described, "files": files}, keep=self._keep))
         self._ranks.on_main(lambda: self._publish_remote(final, whole=stable))
 
-    def _publish(self, partial: Path, final: Path, description: dict[str, Any]) -> None:
-        write_atomically(partial / DESCRIPTION, json.dumps(description, indent=1).encode())
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-        for old in sorted(self.folder.glob("step-????????"))[: -self._keep]:
-            shutil.rmtree(old)
+    @property
+    def failed(self) -> bool:
+        """Whether this rank knows that the write under way has failed: a reason for all to call `finish`. Not collective."""
+        return self._write is not None and self._write.fault is not None
+
+    def finish(self) -> None:
+        """Wait for the write under way. One that failed for want of room (or another fault of the disk) is told, and training goes on
+        while an older checkpoint is left. Raises UserError where none is.
+        """
+        if self._write is None:
+            return
+        write, self._write = self._write, None
+        write.written.wait()
+        lost = any(self._ranks.gather(write.fault))
+        if self._ranks.is_main:
+            # A rank on a full disk may not even have left word of its fault.
+            write.end(patience_seconds=1.0 if lost else None)
+        fault = self._ranks.on_main(lambda: write.fault)
+        if fault is not None:
+            self._ranks.on_main(lambda: self._told(write.final, fault))
+
+    def _told(self, final: Path, fault: str) -> None:
+        if not self.names():
+            raise UserError(
+                "the checkpoint could not be written and there is none to fall back on",
+                where=final,
+                got=fault,
+                hint="free some space and run the same command again",
+            )
+        self._say(f"WARNING: {final.name} could not be written ({fault}); the older checkpoint stays")
 
     def _upload(self, partial: Path, name: str) -> dict[str, Any]:
         files = _describe_all(partial)
@@ -175,6 +221,86 @@ class Checkpoints:
             )
         self._say(f"WARNING: no room for {final.name} ({free:,} bytes free, {needed:,} needed); the older checkpoint stays")
         return False
+
+
+class _Write:
+    """One checkpoint on its way to the disk, in a thread. `written`: this rank's part is done, well or not. `fault`: what went wrong, in
+    words, known on each rank for its own part and on rank 0 for all.
+    """
+
+    def __init__(
+        self, partial: Path, final: Path, held: list[tuple[Path, Any]], ranks: Ranks, description: dict[str, Any], *, keep: int
+    ) -> None:
+        self.final, self.fault = final, None
+        self._partial, self._held, self._ranks, self._description, self._keep = partial, held, ranks, description, keep
+        self._stop, self.written = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def end(self, patience_seconds: float | None = None) -> None:
+        """Wait until it is done, or give it up after `patience_seconds`."""
+        self._thread.join(patience_seconds)
+        if self._thread.is_alive():
+            self._stop.set()
+            self._thread.join()
+
+    def _run(self) -> None:
+        mark: dict[str, Any] = {"files": {}}
+        try:
+            while self._held:
+                path, state = self._held.pop(0)
+                mark["files"][str(path.relative_to(self._partial))] = write_file(path, state, self._stop.is_set)
+                del state
+        except Exception as error:
+            self.fault = mark["fault"] = f"rank {self._ranks.rank}: {_words(error)}"
+        self._held.clear()
+        try:
+            if not self._ranks.is_main:
+                # The ranks tell rank 0 through the folder: a collective call in a thread would meet those of the training.
+                write_atomically(self._mark(self._ranks.rank), json.dumps(mark).encode())
+            self.written.set()
+            if self._ranks.is_main:
+                self._publish(mark)
+        except Exception as error:
+            self.fault = self.fault or f"rank {self._ranks.rank}: {_words(error)}"
+        self.written.set()
+        if not self._ranks.is_main:
+            return
+        if self.fault is not None:
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+    def _mark(self, rank: int) -> Path:
+        return self._partial / f".written-{rank}"
+
+    def _publish(self, own_mark: dict[str, Any]) -> None:
+        marks = [own_mark]
+        for rank in range(1, self._ranks.world):
+            while not self._mark(rank).exists():
+                if self._stop.wait(0.02):
+                    raise InterruptedError(f"rank {rank} did not write its part")
+            marks.append(json.loads(self._mark(rank).read_text()))
+            self._mark(rank).unlink()
+        faults = [mark["fault"] for mark in marks if "fault" in mark]
+        if faults:
+            self.fault = "; ".join(faults)
+            return
+        written = {name: described for mark in marks for name, described in mark["files"].items()}
+        others = {str(path.relative_to(self._partial)): path for path in sorted(self._partial.rglob("*")) if path.is_file()}
+        files = {name: written.get(name) or _describe(path) for name, path in others.items()}
+        _publish(self._partial, self.final, {**self._description, "files": files}, keep=self._keep)
+
+
+def _publish(partial: Path, final: Path, description: dict[str, Any], *, keep: int) -> None:
+    """The description, then the name; then the oldest go."""
+    write_atomically(partial / DESCRIPTION, json.dumps(description, indent=1).encode())
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+    for old in sorted(final.parent.glob("step-????????"))[:-keep]:
+        shutil.rmtree(old)
+
+
+def _words(error: Exception) -> str:
+    return f"{error.strerror} ({error.filename})" if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
 
 
 def load(

@@ -16,6 +16,7 @@ import torch
 from grover_dist.config import EngineSettings, OptimizerSettings
 from grover_dist.errors import UserError
 from grover_dist.training.ranks import Ranks
+from grover_dist.training.snapshot import Holder
 
 BUCKET_ELEMENTS = 50_000_000  # DeepSpeed's own default would reserve 2 GB a rank for gradients on their way
 
@@ -202,9 +203,15 @@ class Engine:
         else:
             yield
 
-    def save(self, folder: Path, tag: str) -> None:
-        """DeepSpeed's own files under `folder/tag`. Collective."""
-        self.deepspeed.save_checkpoint(str(folder), tag=tag, save_latest=False)
+    def snapshot(self, folder: Path, tag: str) -> list[tuple[Path, Any]]:
+        """What DeepSpeed would save under `folder/tag`, copied to host memory: this rank's files and their contents. Collective."""
+        writer = self.deepspeed.checkpoint_engine
+        self.deepspeed.checkpoint_engine = holder = Holder(writer)
+        try:
+            self.deepspeed.save_checkpoint(str(folder), tag=tag, save_latest=False)
+        finally:
+            self.deepspeed.checkpoint_engine = writer
+        return holder.held
 
     def load(self, folder: Path, tag: str, *, universal: bool = False) -> None:
         """Weights and optimizer state from what `save` wrote, or from its universal form. Collective."""

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from grover_dist.run_dir import Artifact, RunDir, Work
-from grover_dist.training.ranks import Ranks
+from grover_dist.config import settings_hash
+from grover_dist.errors import UserError
+from grover_dist.run_dir import Artifact, RunDir, Work, read_artifact
+from grover_dist.training.ranks import Ranks, code_version
 
 
 def once_in_gang(
@@ -25,8 +27,11 @@ def once_in_gang(
 ) -> Artifact:
     """`RunDir.once` for a gang. Every rank calls `write(work)` with the same `work.path`; only the main rank may write in it, and what it
     puts into `work.counts` is published. Without a disk that the ranks share, for a run in an object store, each machine has a folder of
-    its own under that path, and the artefact that is returned.
+    its own under that path, and the artefact that is returned. UserError, on every rank, where their settings, their code or the inputs
+    that they see differ.
     """
+    seen = {f"input '{key}'": _seen(artifact) for key, artifact in inputs.items()}
+    ranks.agree({"settings": settings_hash(settings)[:12], "code": code_version(), **seen})
     found = ranks.on_main(lambda: run.find(stage, name, settings=settings, inputs=inputs))
     if found is not None:
         if ranks.is_main:
@@ -45,3 +50,11 @@ def once_in_gang(
     if run.remote is not None:  # what ranks on other machines wrote is complete in the object store
         shutil.rmtree(shared.path, ignore_errors=True)
     return run.here(ranks.on_main(lambda: run.find(stage, name, settings=settings, inputs=inputs)))
+
+
+def _seen(artifact: Artifact) -> str:
+    """What this rank's own host holds under the path that the main rank has found."""
+    try:
+        return read_artifact(artifact.path).digest[:12]
+    except UserError as fault:
+        return f"not readable: {fault.what}"

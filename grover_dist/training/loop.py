@@ -9,14 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from grover_dist import __version__
 from grover_dist.config import EngineSettings, OptimizerSettings
 from grover_dist.errors import UserError
 from grover_dist.remote import Remote
@@ -24,7 +23,7 @@ from grover_dist.training.checkpoint import Checkpoint, Checkpoints, Progress, l
 from grover_dist.training.engine import Engine, resolve_zero_stage, split_batch
 from grover_dist.training.fit import out_of_memory_named
 from grover_dist.training.metrics import MetricsWriter, Throughput, peak_memory_bytes
-from grover_dist.training.ranks import Ranks
+from grover_dist.training.ranks import Ranks, code_version
 from grover_dist.training.schedule import Schedule
 from grover_dist.training.watch import hang_watch
 
@@ -135,7 +134,7 @@ def train(
     split = split_batch(plan.batch, ranks.world, plan.micro_batch, where=plan.batch_setting)
     metrics = metrics if metrics and ranks.is_main else MetricsWriter()
     say = say if ranks.is_main else _silent
-    _agree(ranks, plan)
+    ranks.agree({"settings": plan.hash[:12], "steps": plan.total_steps, "code": code_version()})
     store = Checkpoints(checkpoints, ranks, keep=plan.keep_checkpoints, hash=plan.hash, remote=remote, say=say) if checkpoints else None
     start = (store.newest() if store else None) or ranks.on_main(lambda: _continued(continue_from, plan))
     stage = start.zero_stage if start and plan.engine.zero_stage == "auto" else resolve_zero_stage(plan.engine, ranks.world)
@@ -150,6 +149,7 @@ def train(
     with (
         _sigterm() as terminated,
         hang_watch(ranks, objective.name, _HANG_SHARE * plan.rank_timeout_seconds) as alive,
+        store or nullcontext(),
         _prefetched(objective, ranks, plan, first) as fetch,
     ):
         for step in range(first, plan.total_steps):
@@ -195,6 +195,8 @@ def train(
                 elif store and not last and (preempted or progress.step % plan.checkpoint_every_steps == 0):
                     store.save(engine, progress)
             if preempted and not last:
+                if store:
+                    store.finish()
                 kept = "saved; the same command goes on from there" if store else "nothing is kept of it"
                 raise Preempted(f"{objective.name}: stopped by SIGTERM after step {progress.step}; {kept}")
 
@@ -247,25 +249,18 @@ def _continued(path: Path | None, plan: Plan) -> Checkpoint | None:
     return checkpoint
 
 
-def _agree(ranks: Ranks, plan: Plan) -> None:
-    """All ranks were given the same work, by the same version of the product."""
-    told = ranks.gather((plan.hash, plan.total_steps, __version__))
-    if len(set(told)) > 1:
-        different = [
-            f"rank {rank}: settings {hash[:12]}, {steps} steps, version {version}" for rank, (hash, steps, version) in enumerate(told)
-        ]
-        raise UserError(
-            "the ranks were not given the same work", where=", ".join(different), hint="start every rank with the same settings and code"
-        )
-
-
 def _agree_on_step(
     ranks: Ranks, loss: float, terminated: bool, step: int, objective: Objective, store: Checkpoints | None
 ) -> tuple[float, bool]:
-    """One exchange before the optimizer step: the global loss, and whether any rank was told to stop. Raises NonFiniteLoss on all."""
+    """One exchange before the optimizer step: the global loss, and whether any rank was told to stop. Raises NonFiniteLoss on all,
+    and UserError where no checkpoint could be written.
+    """
     finite = math.isfinite(loss)
     flags = [float(rank == ranks.rank and not finite) for rank in range(ranks.world)]
-    loss, stopped, *bad = ranks.sum([loss if finite else 0.0, float(terminated), *flags])
+    unsaved = float(store is not None and store.failed)
+    loss, stopped, unsaved, *bad = ranks.sum([loss if finite else 0.0, float(terminated), unsaved, *flags])
+    if store and unsaved:
+        store.finish()
     if any(bad):
         culprits = ", ".join(f"rank {rank}" for rank, flag in enumerate(bad) if flag)
         raise _not_finite("loss", step, objective, culprits, store)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
+import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -66,6 +72,25 @@ class Ranks:
         sys.stderr.flush()
         os._exit(code)
 
+    def first(self, world: int) -> Ranks | None:
+        """The gang of the first `world` ranks, in a process group of its own; None on the others, which have nothing to do. Collective,
+        and only before anything else has made use of the group.
+        """
+        if world == self.world:
+            return self
+        host, timeout = os.environ.get("MASTER_ADDR", "127.0.0.1"), timedelta(seconds=300)
+        options = {"wait_for_workers": False, "timeout": timeout}
+        store = torch.distributed.TCPStore(host, 0, world, is_master=True, **options) if self.is_main else None
+        port = self.on_main(lambda: store.port)
+        backend = torch.distributed.get_backend()
+        torch.distributed.destroy_process_group()
+        if self.rank >= world:
+            return None
+        store = store or torch.distributed.TCPStore(host, port, world, is_master=False, **options)
+        torch.distributed.init_process_group(backend, store=store, rank=self.rank, world_size=world, timeout=timeout)
+        os.environ["WORLD_SIZE"] = str(world)
+        return Ranks(self.rank, world, self.device)
+
     @property
     def is_main(self) -> bool:
         return self.rank == 0
@@ -117,6 +142,25 @@ class Ranks:
             return fault
         return RuntimeError(f"rank {self.rank}: {type(fault).__name__}: {fault}")
 
+    def agree(self, facts: Mapping[str, object]) -> None:
+        """Stop every rank with the same UserError unless all were given the same facts (name -> printable value). The error names the
+        ranks that differ from most, or from the first where there is no majority.
+        """
+        told = self.gather((socket.gethostname(), {name: str(value) for name, value in facts.items()}))
+        usual = {name: Counter(given[name] for _, given in told).most_common(1)[0][0] for name in facts}
+        different = [
+            f"rank {rank} on {host}: {name} {given[name]} (the others: {usual[name]})"
+            for rank, (host, given) in enumerate(told)
+            for name in usual
+            if given[name] != usual[name]
+        ]
+        if different:
+            raise UserError(
+                "the ranks were not given the same work",
+                where="; ".join(different),
+                hint="start every rank with the same settings and code, and with a run.dir that all hosts share",
+            )
+
     def on_main(self, work: Callable[[], Any]) -> Any:
         """Rank 0 works, the others wait; every rank gets the picklable value. What rank 0 raises is raised on every rank, so that a
         fault of the settings or the disk ends the whole gang at once, not one rank now and the others at their timeout.
@@ -135,3 +179,20 @@ class Ranks:
         if fault is not None:
             raise fault
         return value
+
+
+def usable_ranks(world: int, batches: Sequence[int]) -> int:
+    """The most of `world` ranks that can take an even share of every batch."""
+    common = math.gcd(*batches)
+    return max(count for count in range(1, world + 1) if common % count == 0)
+
+
+@cache
+def code_version() -> str:
+    """The version of the product and a digest of its source files as this rank imports them."""
+    import grover_dist
+
+    folder, digest = Path(grover_dist.__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return f"{grover_dist.__version__}/{digest.hexdigest()[:12]}"

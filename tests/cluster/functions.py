@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
 from grover_dist.errors import UserError
 from grover_dist.pretrain.candidate import pretrain_candidate
+
+ELASTIC_STEPS = 90
 
 
 def pretrain(config, run, *, corpus, cycles, ranks, say):
@@ -42,3 +45,34 @@ def die_once(config, run, *, corpus, cycles, ranks, say):
 def double(config, run, *, number, say):
     say(f"doubling {number}")
     return 2 * number
+
+
+def toy(config, run, *, ranks, say):
+    """The toy of tests/training for a minute; each rank writes down which samples it is shown, in which step, among how many ranks."""
+    from grover_dist.training.loop import train
+    from grover_dist.training.metrics import MetricsWriter
+    from tests.training.toy_objective import ToyObjective, toy_plan
+
+    class Noted(ToyObjective):
+        def loss(self, model, batch, device):
+            step, made = batch
+            with open(run.logs / "shown", "a") as handle:
+                handle.write(f"{step} {ranks.world} {' '.join(str(sample) for sample, _, _ in made)}\n")
+            return super().loss(model, batch, device)
+
+    plan = toy_plan(total_steps=ELASTIC_STEPS, checkpoint_every_steps=3, micro_batch=8, log_every_steps=1)
+    metrics = MetricsWriter(run.path / "metrics.jsonl")
+    train(Noted(pause_seconds=0.5, micro_batch=8), ranks, plan, checkpoints=run.path / "checkpoints", metrics=metrics, say=say)
+    return {}
+
+
+def every_stage(config, run, *, ranks, say):
+    """The toy at each ZeRO stage; the losses of all."""
+    from grover_dist.config import EngineSettings
+    from grover_dist.training.loop import train
+    from tests.training.toy_objective import ToyObjective, toy_plan
+
+    found = [train(ToyObjective(), ranks, toy_plan(engine=EngineSettings(zero_stage=stage)), say=say).losses for stage in range(4)]
+    if ranks.is_main:
+        (run.logs / "losses.json").write_text(json.dumps(found))
+    return {}

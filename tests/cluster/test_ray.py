@@ -26,6 +26,7 @@ from grover_dist.corpus.build import build_corpus  # noqa: E402
 from grover_dist.errors import UserError  # noqa: E402
 from grover_dist.genome.stage import build_genome  # noqa: E402
 from grover_dist.run_dir import RunDir  # noqa: E402
+from tests.training.toy_objective import plain_torch, toy_plan  # noqa: E402
 
 
 def tiny_config(path, **resources):
@@ -154,6 +155,16 @@ def test_a_ray_gang_of_two_trains_to_the_same_losses_as_a_plain_process(room, le
     gang = run_gang(pretrain_call("pretrain", config, run, learned[2]), config.resources)["pretrain"]
     assert losses(gang) == pytest.approx(losses(plain), rel=2e-5) and len(losses(plain)) > 5
     assert losses(gang)[-1] < losses(gang)[0]
+
+
+@pytest.mark.distributed
+def test_a_ray_gang_of_two_gives_the_losses_of_plain_torch_at_every_stage(room, tmp_path):
+    config = tiny_config(tmp_path / "run", ranks_per_candidate=2)
+    run = RunDir.open(config)
+    run_gang(Call("tests.cluster.functions:every_stage", config, run, "stages", {}), config.resources)
+    oracle, _ = plain_torch(toy_plan())
+    for losses_of_stage in json.loads((run.logs / "losses.json").read_text()):
+        assert losses_of_stage == pytest.approx(oracle, rel=1e-5)
 
 
 @pytest.mark.distributed

@@ -19,8 +19,11 @@ def staged(stage, **changes):
     return toy_plan(engine=EngineSettings(zero_stage=stage), **changes)
 
 
-def test_stage_0_equals_plain_torch_to_the_last_bit(one_rank):
-    plan = toy_plan(engine=EngineSettings(zero_stage=0, fused_adamw=False), micro_batch=BATCH)
+@pytest.mark.parametrize(("stage", "clip_norm"), [(0, 0.5), (0, 0.0), (1, 0.0), (2, 0.0), (3, 0.0)])
+def test_one_process_equals_plain_torch_to_the_last_bit(one_rank, stage, clip_norm):
+    """DeepSpeed sums the norm of stages 1 to 3 in another order than torch: with clipping they equal to rounding (below)."""
+    optimizer = OPTIMIZER.model_copy(update={"clip_norm": clip_norm})
+    plan = toy_plan(engine=EngineSettings(zero_stage=stage, fused_adamw=False), micro_batch=BATCH, optimizer=optimizer)
     losses, weights = plain_torch(plan)
     result = train(ToyObjective(micro_batch=BATCH), one_rank, plan)
     assert result.losses == pytest.approx(losses, rel=1e-6)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -23,18 +25,32 @@ class Stopped(Exception):
 class ToyObjective:
     """Sample i of the run is a pure function of i; a sample has 1 to 11 targets, so that ranks have unequal counts.
 
-    In the forward pass of a step: spoil_step makes the loss NaN, stop_step raises Stopped, kill_step sends `kill_signal` to itself.
+    In the forward pass of a step: spoil_step makes the loss NaN, stop_step raises Stopped, hang_step never ends, kill_step sends
+    `kill_signal` to this process (kill_above 0), its parent (1) or its parent's parent (2). Each step lasts `pause_seconds` longer.
     """
 
     name = "toy"
 
-    def __init__(self, *, dropout=0.0, micro_batch=2, spoil_step=None, stop_step=None, kill_step=None, kill_signal=signal.SIGKILL) -> None:
+    def __init__(
+        self,
+        *,
+        dropout=0.0,
+        micro_batch=2,
+        spoil_step=None,
+        stop_step=None,
+        hang_step=None,
+        kill_step=None,
+        kill_signal=signal.SIGKILL,
+        kill_above=0,
+        pause_seconds=0.0,
+    ) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(
             nn.Embedding(VOCABULARY, 16), nn.Linear(16, 32), nn.GELU(), nn.Dropout(dropout), nn.LayerNorm(32), nn.Linear(32, VOCABULARY)
         )
         self.micro_batch = micro_batch
-        self.spoil_step, self.stop_step, self.kill_step, self.kill_signal = spoil_step, stop_step, kill_step, kill_signal
+        self.spoil_step, self.stop_step, self.hang_step, self.pause_seconds = spoil_step, stop_step, hang_step, pause_seconds
+        self.kill_step, self.kill_signal, self.kill_above = kill_step, kill_signal, kill_above
         self.shown: list[int] = []
 
     def batches(self, step, rank, world):
@@ -51,8 +67,12 @@ class ToyObjective:
         step, made = batch
         if step == self.stop_step:
             raise Stopped
+        if step == self.hang_step:
+            time.sleep(100_000)
         if step == self.kill_step:
-            os.kill(os.getpid(), self.kill_signal)
+            self.kill_step = None
+            os.kill(_above(self.kill_above), self.kill_signal)
+        time.sleep(self.pause_seconds)
         self.shown += [sample for sample, _, _ in made]
         tokens, counts = torch.stack([item for _, item, _ in made]), torch.tensor([count for _, _, count in made])
         chosen = torch.arange(LENGTH)[None] < counts[:, None]
@@ -62,6 +82,13 @@ class ToyObjective:
     def evaluate(self, model, ranks):
         tokens = torch.arange(VOCABULARY)[None]
         return {"nats": nn.functional.cross_entropy(model(tokens)[0], _labels(tokens)[0]).item()}
+
+
+def _above(generations: int) -> int:
+    number = os.getpid()
+    for _ in range(generations):
+        number = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+    return number
 
 
 def _sample(index: int) -> tuple[torch.Tensor, int]:
@@ -93,7 +120,8 @@ def plain_torch(plan: Plan, *, dropout: float = 0.0) -> tuple[list[float], dict[
         loss = objective.loss(objective.model, batch, None) / objective.size(batch).targets
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(objective.model.parameters(), plan.optimizer.clip_norm)
+        if plan.optimizer.clip_norm > 0:
+            nn.utils.clip_grad_norm_(objective.model.parameters(), plan.optimizer.clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = plan.schedule.rate(step)
         optimizer.step()

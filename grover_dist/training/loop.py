@@ -138,6 +138,8 @@ def train(
     store = Checkpoints(checkpoints, ranks, keep=plan.keep_checkpoints, hash=plan.hash, remote=remote, say=say) if checkpoints else None
     start = (store.newest() if store else None) or ranks.on_main(lambda: _continued(continue_from, plan))
     stage = start.zero_stage if start and plan.engine.zero_stage == "auto" else resolve_zero_stage(plan.engine, ranks.world)
+    if stage == 3 and ranks.world == 1:
+        say(f"WARNING: {objective.name}: ZeRO stage 3 on one rank shares nothing out and costs time; engine.zero_stage=auto takes stage 0")
     engine = Engine(objective.model, ranks, settings=plan.engine, optimizer=plan.optimizer, split=split, zero_stage=stage, seed=plan.seed)
     scratch = checkpoints or (start.path.parent if start else None)
     progress = load(engine, start, ranks, scratch=scratch, shared=remote is None, say=say) if start else Progress()

@@ -50,8 +50,8 @@ class _HangWatch:
 
     def close(self) -> None:
         self._closed.set()
+        self._thread.join()  # first: it arms the timer
         faulthandler.cancel_dump_traceback_later()
-        self._thread.join()
 
     def _watch(self) -> None:
         # The interpreter's own timer needs no lock of the interpreter: it ends a rank whose Python threads stand still.

@@ -274,7 +274,7 @@ def main() -> int:
                 rounds[name].append(contender())
         trainer.close()
         rounds = {name: found for name, found in rounds.items() if all(found)}
-        print(print(f"BERT {given.layers} x {given.hidden}, dropout {given.dropout}, {given.batch} windows a step, one thread"))
+        print(f"BERT {given.layers} x {given.hidden}, dropout {given.dropout}, {given.batch} windows a step, one thread")
         print(f"{'contender':28}{'tokens/CPU second':>20}{'tokens/second':>16}{'of bare torch':>16}")
         for name, found in rounds.items():
             cpu, wall = (statistics.median(column) for column in zip(*found, strict=True))

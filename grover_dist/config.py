@@ -183,7 +183,12 @@ class PretrainSettings(Section):
     # By assembly: how often its windows are drawn in an epoch; 1 for those not named. The vocabulary is learned on all bases alike.
     genome_weights: dict[str, Annotated[float, Field(gt=0.0, le=1_000.0)]] = {}
     mask: MaskSettings = MaskSettings()
+    evaluate_mask: MaskSettings | None = None  # of held-out windows; null: as in training
     optimizer: OptimizerSettings = OptimizerSettings()
+
+    @property
+    def held_out_mask(self) -> MaskSettings:
+        return self.evaluate_mask or self.mask
 
     @property
     def micro_batch_at_most(self) -> int:

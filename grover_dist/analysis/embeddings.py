@@ -166,7 +166,7 @@ def held_out_batches(config: Config, corpus: Corpus, cycles: int) -> list[MicroB
         seed=config.seed,
         batch_windows=config.pretrain.batch_windows,
         micro_batch_windows=config.pretrain.micro_batch_at_most,
-        mask=config.pretrain.mask,
+        mask=config.pretrain.held_out_mask,
     )
     return batches.held_out(config.analysis.windows)
 

@@ -65,9 +65,10 @@ class MaskedBatches:
     """The endless sequence of samples, cut into global batches of `batch_windows`.
 
     Sample i of the run is the window at place i of `draws` (by default every window once an epoch). Step s holds samples
-    s * batch_windows and following, whatever the ranks. Sorted by length they are dealt to the ranks to and fro, so that all have about as
-    many tokens; a rank cuts its own into micro-batches of equal window count (give or take one), the same number on each rank. Masks and
-    strands are keyed by (seed, pass, window), so neither ranks nor micro-batches change them.
+    s * batch_windows and following, whatever the ranks. Sorted by length they are dealt to the ranks to and fro, so that all have about
+    as many tokens; a rank cuts its own into micro-batches of equal window count (give or take one), the same number on each rank. Masks
+    and strands are keyed by (seed, pass, window), so neither ranks nor micro-batches change them. held_out_mask: of held-out windows,
+    where they are masked otherwise than `mask` says.
 
     packing: a micro-batch is one row of whole windows without padding, and a rank's windows are dealt to its micro-batches as to ranks.
     Without it a micro-batch is padded to its longest window, and holds windows of about the same length.
@@ -87,6 +88,7 @@ class MaskedBatches:
     soft_mask_weight: float = 1.0
     packing: bool = False
     draws: Draws | None = None
+    held_out_mask: MaskSettings | None = None
 
     def step(self, step: int, rank: int = 0, world: int = 1) -> list[MicroBatch]:
         """The micro-batches of one rank in one optimizer step."""
@@ -118,7 +120,8 @@ class MaskedBatches:
         indices = ((np.arange(count) + 0.5) * len(table) / count).astype(np.int64)[rank::world]
         indices = indices[np.argsort(-table.n_tokens[indices], kind="stable")]
         cuts = [indices[at : at + self.micro_batch_windows] for at in range(0, len(indices), self.micro_batch_windows)]
-        return [self._micro_batch(table, np.full(len(cut), _HELD_OUT_EPOCH), cut) for cut in cuts]
+        made = replace(self, mask=self.held_out_mask or self.mask)
+        return [made._micro_batch(table, np.full(len(cut), _HELD_OUT_EPOCH), cut) for cut in cuts]
 
     def longest(self, n_windows: int) -> MicroBatch:
         """The `n_windows` longest training windows in one forward pass; again from the longest where there are fewer."""

@@ -106,6 +106,7 @@ def hashed_settings(config: Config, cycles: int, budget_bases: int) -> dict[str,
         "precision": config.engine.precision,
         "batch_windows": pretrain.batch_windows,
         "mask": pretrain.mask,
+        "evaluate_mask": pretrain.held_out_mask,
         "reverse_complement": pretrain.reverse_complement,
         "soft_mask_weight": pretrain.soft_mask_weight,
         "genome_weights": pretrain.genome_weights,
@@ -199,6 +200,7 @@ def masked_batches(config: Config, corpus: Corpus, windows: Windows, cycles: int
         reverse_complement=pretrain.reverse_complement,
         soft_mask_weight=pretrain.soft_mask_weight,
         packing=pretrain.packing,
+        held_out_mask=pretrain.held_out_mask,
         draws=weighted_draws(corpus.store.contigs, windows, pretrain.genome_weights),
     )
 

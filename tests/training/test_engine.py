@@ -1,4 +1,5 @@
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -51,6 +52,20 @@ def test_deepspeed_json_golden():
             "reduce_bucket_size": 50_000_000,
             "allgather_bucket_size": 50_000_000,
         },
+    }
+
+
+def test_deepspeed_json_golden_of_an_offloaded_optimizer():
+    config = deepspeed_config(EngineSettings(offload=True), OptimizerSettings(), BatchSplit(1, 1, 2), zero_stage=3, seed=1)
+    assert config["zero_force_ds_cpu_optimizer"] is False  # DeepSpeed's own would be compiled
+    assert config["zero_optimization"] == {
+        "stage": 3,
+        "overlap_comm": False,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": 50_000_000,
+        "allgather_bucket_size": 50_000_000,
+        "stage3_param_persistence_threshold": 10_000,
+        "offload_optimizer": {"device": "cpu", "pin_memory": torch.cuda.is_available()},
     }
 
 

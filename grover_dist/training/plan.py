@@ -117,7 +117,10 @@ def rank_memory(
     """
     count = parameters(model, vocab_size)
     shared = math.ceil(count / world)
-    bucket = min(count, _BUCKET_ELEMENTS) if zero_stage in (1, 2) and world > 1 else 0
+    if zero_stage == 3:
+        bucket = _BUCKET_ELEMENTS  # DeepSpeed takes all of it at once, however small the model
+    else:
+        bucket = min(count, _BUCKET_ELEMENTS) if zero_stage > 0 and world > 1 else 0
     return Memory(
         weights=_FP32_BYTES * (shared if zero_stage == 3 else count),
         gradients=_FP32_BYTES * (shared if zero_stage >= 2 else count),

@@ -187,6 +187,44 @@ def plan(
 
 
 @app.command()
+def doctor(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Settings of the run to be: its folder, its GPUs.")] = None,
+    overrides: Overrides = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Every node of the Ray cluster that this machine belongs to.")] = False,
+    address: Annotated[str | None, typer.Option(help="Every node of the cluster with this dashboard, by a job.")] = None,
+    bucket: Annotated[str | None, typer.Option(help="s3://NAME, to be written and read; on nodes of infra/ theirs is known.")] = None,
+) -> None:
+    """Check this machine, or every node of a cluster, and say what to do about what is wrong."""
+    from grover_dist.doctor.findings import Request
+    from grover_dist.doctor.table import print_table
+
+    settings = _config(config, overrides) if config else None
+    if address:
+        from grover_dist.cluster.submit import CONFIG_NAME, submit_job
+
+        flags = ["doctor", *([CONFIG_NAME] if settings else []), "--cluster", *(["--bucket", bucket] if bucket else [])]
+        sys.exit(submit_job(settings, address=address, command=flags, follow=True, say=_say))
+    request = Request(folder=_folder(settings), bucket=bucket, gpus=settings.resources.gpus_per_rank if settings else 0)
+    if cluster:
+        from grover_dist.cluster.doctor import examine_cluster
+        from grover_dist.config import ResourceSettings
+
+        findings = examine_cluster(settings.resources if settings else ResourceSettings(), request)
+    else:
+        from grover_dist.doctor.local import examine_here
+
+        findings = examine_here(request)
+    print_table(findings)
+    failed = sum(finding.state == "failed" for finding in findings)
+    if failed:
+        raise UserError(f"{failed} check{'s' if failed > 1 else ''} failed", hint="see above")
+
+
+def _folder(settings: Config | None) -> str | None:
+    return None if settings is None else str(settings.run.dir)
+
+
+@app.command()
 def status(run: RunPath) -> None:
     """Which stages of a run are complete, and where its candidates stand."""
     from grover_dist.cluster.status import describe_run
@@ -247,9 +285,9 @@ def submit(
     follow: Annotated[bool, typer.Option(help="Show the job's words until it ends.")] = True,
 ) -> None:
     """Run the pipeline as a Ray job. Submitting the same settings again goes on where the last job ended."""
-    from grover_dist.cluster.submit import submit_job
+    from grover_dist.cluster.submit import CONFIG_NAME, submit_job
 
-    sys.exit(submit_job(_config(config, overrides), address=address, follow=follow, say=_say))
+    sys.exit(submit_job(_config(config, overrides), address=address, command=["run", CONFIG_NAME], follow=follow, say=_say))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""`grover-dist submit`: the pipeline as a Ray job, with a small working folder and absolute paths."""
+"""`grover-dist submit`: a command as a Ray job, with a small working folder and absolute paths."""
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
 CONFIG_NAME = "config.yaml"
 
 
-def submit_job(config: Config, *, address: str, follow: bool, say: Callable[[str], None]) -> int:
-    """Submit, and with `follow` repeat the job's words until it ends. Returns the exit code for the command line.
+def submit_job(config: Config | None, *, address: str, command: Sequence[str], follow: bool, say: Callable[[str], None]) -> int:
+    """Submit `grover-dist COMMAND...`, and with `follow` repeat the job's words until it ends. Returns the exit code for the command line.
 
     The working folder holds the package and the resolved settings, nothing else: no data, no runs, no `.git`.
     """
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     with tempfile.TemporaryDirectory(prefix="grover-dist-job-") as folder:
-        write_working_folder(config.with_absolute_paths(), Path(folder))
+        write_working_folder(config, Path(folder))
         try:
             client = JobSubmissionClient(address)
-            job = _submit(client, folder, config)
+            job = _submit(client, folder, command, name=config.run.name if config else command[0])
         except (ConnectionError, RuntimeError) as error:
             raise UserError(
                 "the Ray dashboard does not take the job",
@@ -55,15 +56,15 @@ def submit_job(config: Config, *, address: str, follow: bool, say: Callable[[str
     return 0 if status == JobStatus.SUCCEEDED else 1
 
 
-def _submit(client: JobSubmissionClient, folder: str, config: Config) -> str:
+def _submit(client: JobSubmissionClient, folder: str, command: Sequence[str], *, name: str) -> str:
     """A head that has just started has no agent for jobs yet; it is given a minute."""
     deadline = time.monotonic() + 60.0
     while True:
         try:
             return client.submit_job(
-                entrypoint=f"python -m grover_dist run {CONFIG_NAME}",
+                entrypoint=f"python -m grover_dist {shlex.join(command)}",
                 runtime_env={"working_dir": folder},
-                metadata={"run": config.run.name},
+                metadata={"run": name},
             )
         except RuntimeError as error:
             if "No available agent" not in str(error) or time.monotonic() > deadline:
@@ -71,8 +72,9 @@ def _submit(client: JobSubmissionClient, folder: str, config: Config) -> str:
             time.sleep(1.0)
 
 
-def write_working_folder(config: Config, folder: Path) -> None:
+def write_working_folder(config: Config | None, folder: Path) -> None:
     """Everything that the job needs beside the environment of its nodes."""
     package = Path(__file__).resolve().parent.parent
     shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc"))
-    (folder / CONFIG_NAME).write_text(config.to_yaml())
+    if config is not None:
+        (folder / CONFIG_NAME).write_text(config.with_absolute_paths().to_yaml())

@@ -172,17 +172,27 @@ def plan(
     hardware: Annotated[str, typer.Option(help="'this' machine, measured for a second, or a GPU by name: a100, h100, h200, l4.")] = "this",
     mfu: Annotated[float, typer.Option(help="Share of the peak that training is expected to reach.", min=0.01, max=1.0)] = 0.4,
     cores: Annotated[int, typer.Option(help="Cores that learn the vocabularies.", min=1)] = 2,
+    machine: Annotated[
+        str | None, typer.Option(help="A machine of the price table, for example g6.12xlarge; brings its GPU along.")
+    ] = None,
 ) -> None:
-    """Memory, steps, hours and disk of a run, before anything starts."""
-    from grover_dist.cluster.plan import describe_plan
+    """Memory, steps, hours, money and disk of a run, before anything starts."""
+    from grover_dist.cluster.plan import describe_plan, plan_candidates
+    from grover_dist.cluster.prices import describe_money, read_prices
     from grover_dist.training.plan import GPU_PEAK_FLOPS, measured_matmul_rate
 
     settings = _config(config, overrides)
+    prices = read_prices(settings.resources.prices)
+    if machine is not None:
+        hardware = prices.machine(machine).gpu or hardware
     if hardware != "this" and hardware not in GPU_PEAK_FLOPS:
         raise UserError("unknown hardware", got=hardware, expected=", ".join(["this", *GPU_PEAK_FLOPS]))
     peak = measured_matmul_rate() if hardware == "this" else GPU_PEAK_FLOPS[hardware]
     name = f"{'this machine, measured' if hardware == 'this' else hardware} at {mfu:.0%} of {peak / 1e12:,.2f} TFLOP/s"
     for line in describe_plan(settings, flops_per_second=mfu * peak, hardware=name, cores=cores):
+        _say(line)
+    candidates = plan_candidates(settings, flops_per_second=mfu * peak)
+    for line in describe_money(settings, candidates, prices, hardware=hardware, machine=machine):
         _say(line)
 
 

@@ -10,7 +10,7 @@ from grover_dist.config import Config
 from grover_dist.genome.fasta import check_exists
 from grover_dist.selection.ladder import plan_rungs
 from grover_dist.training.engine import resolve_zero_stage
-from grover_dist.training.plan import plan_candidate
+from grover_dist.training.plan import CandidatePlan, plan_candidate
 
 _GENOME_BYTES_A_BASE, _STORE_BYTES_A_BASE = 1.125, 3.125  # uint8 base and one bit of mask; the store adds a uint16 level
 _BASES_A_GZIP_BYTE = 3.6  # of soft-masked DNA
@@ -31,20 +31,26 @@ def describe_plan(config: Config, *, flops_per_second: float, hardware: str, cor
     yield f"pretrain  on {hardware}, {ranks} rank{'s' if ranks > 1 else ''} a candidate, ZeRO stage {stage}"
     yield f"  {'cycles':>7} {'parameters':>12} {'steps':>9} {'tokens':>16} {'MFLOP/token':>12} {'memory/rank':>12} {'disk':>9} {'hours':>9}"
     hours = 0.0
-    for cycles in sorted(config.pretrain.candidates):
-        found = plan_candidate(
-            config, cycles, budget_bases=config.pretrain.budget_bases, world=ranks, flops_per_second=flops_per_second * ranks
-        )
+    for found in plan_candidates(config, flops_per_second=flops_per_second):
         hours += found.hours
         disk += found.disk_bytes
         yield (
-            f"  {cycles:>7,} {found.parameters:>12,} {found.steps:>9,} {found.tokens:>16,.0f} {found.flops_per_token / 1e6:>12,.2f} "
+            f"  {found.cycles:>7,} {found.parameters:>12,} {found.steps:>9,} {found.tokens:>16,.0f} {found.flops_per_token / 1e6:>12,.2f} "
             f"{size(found.memory[stage].total):>12} {size(found.disk_bytes):>9} {found.hours:>9,.2f}"
         )
     rungs = plan_rungs(config.selection.ladder, config.pretrain.budget_bases)
     budgets = ", ".join(f"{rung.budget_bases:,}" for rung in rungs)
     yield f"sweep     {hours:,.2f} gang hours of pretraining to the whole budget, {size(disk)} of disk"
     yield f"ladder    {config.selection.ladder.kind}, {len(rungs)} rung{'s' if len(rungs) > 1 else ''}: {budgets} bases"
+
+
+def plan_candidates(config: Config, *, flops_per_second: float) -> list[CandidatePlan]:
+    """Every candidate to its whole budget, smallest vocabulary first. `flops_per_second`: what one rank achieves."""
+    ranks, budget = config.resources.ranks_per_candidate, config.pretrain.budget_bases
+    return [
+        plan_candidate(config, cycles, budget_bases=budget, world=ranks, flops_per_second=flops_per_second * ranks)
+        for cycles in sorted(config.pretrain.candidates)
+    ]
 
 
 def genome_bases(config: Config) -> int:

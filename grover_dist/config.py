@@ -285,6 +285,7 @@ class ResourceSettings(Section):
     max_failures: int = Field(2, ge=0)
     rank_timeout_seconds: int = Field(1_800, ge=10)  # a step, an evaluation or a checkpoint that takes longer is a hang
     start_timeout_seconds: int = Field(300, ge=10)  # how long the first ranks of a launch wait for the last one
+    wait_for_room_minutes: float = Field(0.0, ge=0)  # for nodes that are still to join, before a gang larger than the cluster is refused
     prices: Path | None = None  # a price table of your own for `plan`, with the keys of grover_dist/cluster/prices.yaml
 
     @model_validator(mode="after")

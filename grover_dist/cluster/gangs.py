@@ -20,6 +20,7 @@ import ray
 from grover_dist.config import Config, ResourceSettings, settings_hash
 from grover_dist.errors import UserError
 from grover_dist.run_dir import Artifact, RunDir
+from grover_dist.training.notice import at_work, stop_file
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def run_gang(call: Call, resources: ResourceSettings) -> dict[str, Artifact]:
 
     A rank that dies takes the gang down; Ray Train starts it again at most `max_failures` times, and the function
     goes on from its last checkpoint. With `min_ranks_per_candidate`, a gang that lost a node goes on with the ranks for which there is
-    room, and grows again when there is more; the global batch stays the same. A UserError is not retried. A gang whose outcome is known
+    room, and grows again when there is more; the global batch stays the same. A gang whose
+    machine is about to go (see training/notice.py) writes a checkpoint and starts again where there is room. A UserError is not retried. A gang whose outcome is known
     and whose artefacts are whole is not started: processes that import torch and DeepSpeed are the dearest way to find that nothing is to
     be done.
     """
@@ -100,7 +102,13 @@ def run_gang(call: Call, resources: ResourceSettings) -> dict[str, Artifact]:
     if known is not None:
         return known
     call.run.drop_note(note)
-    _fit(call, resources, note)
+    while True:
+        _fit(call, resources, note)
+        if not _was_preempted(call, note):
+            break
+        if (file := stop_file()) is not None and file.exists():
+            raise UserError(f"'{call.name}' was told to stop, and so was this job", where=file, hint="the same command goes on from there")
+        log_writer(call.run, call.name)("starts again where there is room")
     found = _read_outcome(call, note)
     if found is None:
         raise UserError(
@@ -109,6 +117,17 @@ def run_gang(call: Call, resources: ResourceSettings) -> dict[str, Artifact]:
             hint="the run's folder must be on storage that every node shares; set run.dir to such a folder, or to s3://bucket/prefix",
         )
     return found
+
+
+def _was_preempted(call: Call, note: str) -> bool:
+    """Whether the gang stopped since a machine of its was about to go; it kept a checkpoint, and that is no failure."""
+    try:
+        preempted = "preempted" in json.loads(call.run.read_note(note) or b"")
+    except json.JSONDecodeError:
+        return False
+    if preempted:
+        call.run.drop_note(note)
+    return preempted
 
 
 def _fit(call: Call, resources: ResourceSettings, note: str) -> None:
@@ -147,7 +166,7 @@ def _read_outcome(call: Call, note: str) -> dict[str, Artifact] | None:
         outcome = json.loads(call.run.read_note(note) or b"")
     except json.JSONDecodeError:
         return None
-    if outcome["key"] != call.key:
+    if outcome["key"] != call.key or "preempted" in outcome:
         return None
     if "user_error" in outcome:
         call.run.drop_note(note)  # told once; the next start tries again
@@ -160,9 +179,15 @@ def _read_outcome(call: Call, note: str) -> dict[str, Artifact] | None:
 
 
 def _rank_main(payload: Mapping[str, Any]) -> None:
+    with at_work():
+        _work_as_rank(payload)
+
+
+def _work_as_rank(payload: Mapping[str, Any]) -> None:
     """What each rank runs. Only the main rank leaves an outcome, written whole or not at all."""
     if payload["call"].config.resources.gpus_per_rank == 0:
         os.environ["DS_ACCELERATOR"] = "cpu"
+    from grover_dist.training.loop import Preempted
     from grover_dist.training.ranks import Ranks, usable_ranks
 
     call: Call = payload["call"]
@@ -183,6 +208,10 @@ def _rank_main(payload: Mapping[str, Any]) -> None:
         # Every rank meets a fault of the settings or the input; one is enough to tell it.
         call.run.write_note(payload["note"], json.dumps(outcome).encode())
         return
+    except Preempted as stopped:
+        outcome = {"key": call.key, "preempted": str(stopped)}
+        if ranks.is_main:
+            log_writer(call.run, call.name)(str(stopped))
     if ranks.is_main:
         call.run.write_note(payload["note"], json.dumps(outcome).encode())
 

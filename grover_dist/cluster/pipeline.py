@@ -5,6 +5,7 @@ The driver holds nothing that the run's folder does not: it may die at any momen
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from grover_dist.cluster.console import following
 from grover_dist.cluster.gangs import Call, run_gang, run_task
 from grover_dist.cluster.learners import learn_on_ray
 from grover_dist.cluster.schedule import Job, run_jobs
-from grover_dist.cluster.session import Room, ray_session
+from grover_dist.cluster.session import Room, current_room, ray_session
 from grover_dist.config import Config
 from grover_dist.errors import UserError
 from grover_dist.run_dir import Artifact, RunDir
@@ -194,6 +195,7 @@ class Pipeline:
     def _run(self, jobs: Sequence[Job]) -> dict[str, Any]:
         """Run side by side. What succeeds is kept; the first failure is raised when all have ended."""
         places = self.config.resources.candidates_at_once
+        self.room = self._wait_for_room(jobs)
         outcome = run_jobs(jobs, cpus=self.room.cpus, gpus=self.room.gpus, places=None if places == "auto" else places)
         self.catch_up()
         for name, error in outcome.failures.items():
@@ -201,6 +203,21 @@ class Pipeline:
         for error in outcome.failures.values():
             raise error
         return outcome.results
+
+    def _wait_for_room(self, jobs: Sequence[Job]) -> Room:
+        """The cluster's room now, or as soon as the widest job fits into it, within the minutes that the settings give."""
+        deadline = time.monotonic() + 60.0 * self.config.resources.wait_for_room_minutes
+        told = False
+        while True:
+            room = current_room()
+            missing = [job for job in jobs if job.cpus > room.cpus or job.gpus > room.gpus]
+            if not missing or time.monotonic() > deadline:
+                return room
+            if not told:
+                need = f"{max(job.cpus for job in missing):g} CPUs and {max(job.gpus for job in missing):g} GPUs"
+                self.say(f"waits for nodes: {missing[0].name} needs {need}, and the cluster has {room.cpus:g} and {room.gpus:g}")
+                told = True
+            time.sleep(2.0)
 
     def _call(self, name: str, function: str, **arguments: Any) -> Call:
         return Call(function, self.config, self.run.absolute(), name, arguments)

@@ -37,7 +37,7 @@ def ray_session(resources: ResourceSettings) -> Iterator[Room]:
     Raises UserError where a named cluster does not answer.
     """
     if ray.is_initialized():
-        yield _room()
+        yield current_room()
         return
     address = resources.ray_address or os.environ.get("RAY_ADDRESS")
     if address is None:
@@ -60,12 +60,13 @@ def ray_session(resources: ResourceSettings) -> Iterator[Room]:
             hint="start it with `ray start --head`, or unset RAY_ADDRESS and resources.ray_address to use a local one",
         ) from error
     try:
-        yield _room()
+        yield current_room()
     finally:
         ray.shutdown()
 
 
-def _room() -> Room:
+def current_room() -> Room:
+    """Of the cluster as it is now: nodes join and leave."""
     total = ray.cluster_resources()
     return Room(nodes=sum(node["Alive"] for node in ray.nodes()), cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +21,7 @@ from grover_dist.training.checkpoint import Checkpoint, Checkpoints, Progress, l
 from grover_dist.training.engine import Engine, resolve_zero_stage, split_batch
 from grover_dist.training.fit import out_of_memory_named
 from grover_dist.training.metrics import MetricsWriter, Throughput, peak_memory_bytes
+from grover_dist.training.notice import stop_request
 from grover_dist.training.ranks import Ranks, code_version
 from grover_dist.training.schedule import Schedule
 from grover_dist.training.watch import hang_watch
@@ -106,7 +105,7 @@ class Result:
 
 
 class Preempted(Exception):
-    """SIGTERM arrived. Where checkpoints are kept one was written, and the same command goes on from there."""
+    """SIGTERM or the stop file arrived. Where checkpoints are kept one was written, and the same command goes on from there."""
 
 
 class NonFiniteLoss(UserError):
@@ -149,7 +148,7 @@ def train(
     first, schedule, losses, evaluation, began, speed = progress.step, plan.schedule, [], {}, time.perf_counter(), _speed(plan, ranks)
 
     with (
-        _sigterm() as terminated,
+        stop_request() as terminated,
         hang_watch(ranks, objective.name, _HANG_SHARE * plan.rank_timeout_seconds) as alive,
         store or nullcontext(),
         _prefetched(objective, ranks, plan, first) as fetch,
@@ -200,7 +199,7 @@ def train(
                 if store:
                     store.finish()
                 kept = "saved; the same command goes on from there" if store else "nothing is kept of it"
-                raise Preempted(f"{objective.name}: stopped by SIGTERM after step {progress.step}; {kept}")
+                raise Preempted(f"{objective.name}: told to stop after step {progress.step}; {kept}")
 
     evaluation = evaluation or _evaluate(objective, engine, ranks)  # a run taken up at its end has made no step
     weights = engine.weights()
@@ -293,17 +292,3 @@ def _seed(seed: int, step: int, rank: int) -> None:
     torch.default_generator.manual_seed(number)  # torch.manual_seed visits every kind of device, for milliseconds
     if torch.cuda.is_available():
         torch.cuda.manual_seed(number)
-
-
-@contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets (preemption, Slurm, spot). Elsewhere than in the main thread nothing can be installed."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,18 +5,17 @@
 #   grover-node watch       idle head, spot notice, end of an autoscaled worker       (grover-watch.service)
 set -Eeuo pipefail
 
-ENVIRONMENT=/etc/grover/node.env
-TOKEN=/etc/grover/ray-token
-LOGS=/var/log/grover
-STATE=/run/grover
-VENV=/opt/grover/venv
-IMDS=${GROVER_IMDS:-http://169.254.169.254}
-
 set -a
 # shellcheck source=/dev/null
-. "$ENVIRONMENT"
+. "${GROVER_NODE_ENV:-/etc/grover/node.env}"
 set +a
-export AWS_DEFAULT_REGION=$GROVER_REGION AWS_PAGER="" PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+TOKEN=/etc/grover/ray-token
+LOGS=/var/log/grover
+STATE=${GROVER_STATE:-/run/grover}
+VENV=${GROVER_VENV:-/opt/grover/venv}
+HEAD_PORT=${GROVER_HEAD_PORT:-6379}
+IMDS=${GROVER_IMDS:-http://169.254.169.254}
+export AWS_DEFAULT_REGION=$GROVER_REGION AWS_PAGER="" PATH=${GROVER_PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
 
 say() { printf '%s %s %s\n' "$(date -u +%FT%TZ)" "$GROVER_ROLE" "$*" >&2; }
 
@@ -155,7 +154,7 @@ bootstrap() {
 
 # ------------------------------------------------------------------ ray
 
-head_answers() { timeout 2 bash -c "exec 3<> /dev/tcp/$GROVER_HEAD_ADDRESS/6379" 2> /dev/null; }
+head_answers() { timeout 2 bash -c "exec 3<> /dev/tcp/$GROVER_HEAD_ADDRESS/$HEAD_PORT" 2> /dev/null; }
 
 # A worker without a head earns nothing and costs as much as one at work: it goes, and is not replaced.
 give_up() {
@@ -168,24 +167,24 @@ give_up() {
 
 run_ray() {
   [ -e "$STATE/leaving" ] && exit 0
-  export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$TOKEN RAY_USAGE_STATS_ENABLED=0
+  export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$TOKEN RAY_USAGE_STATS_ENABLED=0 GROVER_STOP_FILE=$STATE/leaving
   cd /var/lib/grover
   local common=(--block --disable-usage-stats)
   if [ "$GROVER_ROLE" = head ]; then
     # Jobs need a seat on the head, gangs do not: it offers no GPU, and the dashboard listens on this machine alone.
-    exec "$VENV/bin/ray" start --head "${common[@]}" --node-ip-address "$GROVER_HEAD_ADDRESS" --port 6379 \
+    exec "$VENV/bin/ray" start --head "${common[@]}" --node-ip-address "$GROVER_HEAD_ADDRESS" --port "$HEAD_PORT" \
       --dashboard-host 127.0.0.1 --dashboard-port 8265 --num-gpus 0
   fi
   local waited=0
   until head_answers; do
     if [ "$waited" -ge "${GROVER_JOIN_SECONDS:-1800}" ]; then
-      give_up "the head $GROVER_HEAD_ADDRESS:6379 did not answer in $waited seconds"
+      give_up "the head $GROVER_HEAD_ADDRESS:$HEAD_PORT did not answer in $waited seconds"
       exit 1
     fi
     sleep 5
     waited=$((waited + 5))
   done
-  exec "$VENV/bin/ray" start "${common[@]}" --address "$GROVER_HEAD_ADDRESS:6379"
+  exec "$VENV/bin/ray" start "${common[@]}" --address "$GROVER_HEAD_ADDRESS:$HEAD_PORT"
 }
 
 # ------------------------------------------------------------------ watch
@@ -219,11 +218,34 @@ watch_head() {
   done
 }
 
-# TERM makes the raylet drain: running work is told, and no new work comes.
+# The ranks look for this file between steps and write a checkpoint; they run in threads that no signal reaches. The drain keeps
+# their gang from starting again on this node. Then TERM ends the raylet. Together well within a spot notice's two minutes.
 leave() {
+  local waited=0
   say "leaving: $1"
   touch "$STATE/leaving"
+  drain || say "no drain: work may still be given to this node"
+  while [ "$waited" -lt "${GROVER_LEAVE_SECONDS:-75}" ] && ranks_at_work; do
+    sleep 1
+    waited=$((waited + 1))
+  done
+  say "after $waited s: Ray ends here"
   systemctl stop grover-ray.service
+}
+
+# Each rank keeps a file with its process number beside the stop file until it has ended (training/notice.py).
+ranks_at_work() {
+  local mark
+  for mark in "$STATE"/leaving.rank-*; do
+    if [ -e "$mark" ] && kill -0 "${mark##*-}" 2> /dev/null; then return 0; fi
+  done
+  return 1
+}
+
+drain() {
+  RAY_AUTH_MODE=${RAY_AUTH_MODE:-token} RAY_AUTH_TOKEN_PATH=$TOKEN timeout --kill-after=5 25 "$VENV/bin/ray" drain-node \
+    --address "$GROVER_HEAD_ADDRESS:$HEAD_PORT" --deadline-remaining-seconds 100 \
+    --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the machine goes"
 }
 
 watch_worker() {

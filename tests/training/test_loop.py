@@ -121,6 +121,22 @@ def test_sigterm_saves_and_leaves_and_the_run_goes_on(one_rank, tmp_path):
     assert all(torch.equal(resumed.weights[name], whole.weights[name]) for name in whole.weights)
 
 
+def test_a_stop_file_does_the_same_in_a_thread(one_rank, tmp_path, monkeypatch):
+    """Ray Train runs a rank in a thread, where no handler of SIGTERM can be installed."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    notice = tmp_path / "leaving"
+    monkeypatch.setenv("GROVER_STOP_FILE", str(notice))
+    plan = staged(0, checkpoint_every_steps=100, total_steps=6)
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(train, ToyObjective(), one_rank, plan).result().steps == 6  # no file, no stop
+        notice.touch()
+        with pytest.raises(Preempted, match="told to stop after step 1; saved"):
+            thread.submit(train, ToyObjective(), one_rank, plan, checkpoints=tmp_path / "c").result()
+        notice.unlink()
+        assert thread.submit(train, ToyObjective(), one_rank, plan, checkpoints=tmp_path / "c").result().first_step == 1
+
+
 def test_a_longer_run_continues_from_the_stable_checkpoint(one_rank, tmp_path):
     short = staged(0, keep_stable=True)
     train(ToyObjective(), one_rank, short, checkpoints=tmp_path / "short")

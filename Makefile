@@ -33,10 +33,11 @@ test-fast: environment
 test-slow: environment
 	$(BIN)/python -m pytest -m slow
 
-# Runs in an object store, Terraform against a fake of AWS, node scripts in network namespaces: 10 minutes or more. Needs terraform, and
-# root for the node tests.
+# Runs in an object store, Terraform against a fake of AWS (both examples side by side), node scripts in network namespaces: 10 minutes or
+# more. Needs terraform, and root for the node tests. checkov runs where .venv-checkov holds it.
 test-infra: environment $(VENV)-infra/installed
-	$(BIN)/python -m pytest tests/infra tests/launch tests/test_remote.py tests/pretrain/test_object_store.py tests/e2e/test_object_store.py
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/infra
+	$(BIN)/python -m pytest tests/launch tests/test_remote.py tests/pretrain/test_object_store.py tests/e2e/test_object_store.py
 
 # An environment of its own: moto's botocore and our pins disagree about python-dateutil.
 $(VENV)-infra/installed:
@@ -50,4 +51,4 @@ lint: environment
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) $(VENV)-infra build *.egg-info
+	rm -rf $(VENV) $(VENV)-infra $(VENV)-checkov build *.egg-info

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,7 +60,15 @@ class Nodes:
     def start_head(self, *, cpus: int = 1, environment: Mapping[str, str] | None = None) -> None:
         flags = ["--head", f"--port={self.gcs_port}", f"--dashboard-port={self.dashboard_port}", "--dashboard-host=127.0.0.1"]
         flags += [f"--ray-client-server-port={self.client_port}", f"--metrics-export-port={self.metrics_port}"]
+        before = self._heads_up()
         self._start("head", [*flags, "--node-ip-address=127.0.0.1"], cpus, environment)
+        deadline = time.monotonic() + 180
+        while self._heads_up() == before:  # a worker that finds no head gives up; on a machine of its own systemd starts it again
+            assert self.processes["head"].poll() is None and time.monotonic() < deadline, self.log.read_text()[-3000:]
+            time.sleep(0.5)
+
+    def _heads_up(self) -> int:
+        return self.log.read_text().count("Ray runtime started") if self.log.exists() else 0
 
     def start_worker(self, number: int, *, cpus: int = 1, environment: Mapping[str, str] | None = None) -> None:
         self._start(f"worker{number}", [f"--address={self.address}", f"--node-ip-address=127.0.0.{1 + number}"], cpus, environment)
@@ -81,7 +90,8 @@ class Nodes:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=30)
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """All nodes, each by its own process."""
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
@@ -92,4 +102,9 @@ class Nodes:
         for process in self.started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # what outlived its `ray start`
+        self.processes.clear()
+        self.started.clear()
+
+    def close(self) -> None:
+        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)

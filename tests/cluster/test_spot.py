@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.distributed,
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(not all(map(shutil.which, ("bash", "curl", "pgrep"))), reason="the node script needs bash, curl and pgrep"),
 ]
 
@@ -73,16 +73,15 @@ def test_a_notice_leads_to_a_checkpoint_and_the_run_goes_on_on_another_node(tmp_
         settings += ["resources.cpus_per_rank=2", "resources.max_failures=0", "resources.wait_for_room_minutes=5"]
         command = [sys.executable, "-m", "grover_dist", "pretrain", "configs/smoke.yaml", f"run.dir={run}", *settings]
         with open(tmp_path / "driver.log", "w") as log:
-            until(lambda: "Ray runtime started" in nodes.log.read_text(), seconds=120, what="the head")
             driver = subprocess.Popen(
                 command, cwd=REPOSITORY, env=nodes.environment | {"RAY_ADDRESS": nodes.address}, stdout=log, stderr=log, text=True
             )
         words = (tmp_path / "driver.log").read_text
-        until(lambda: driver.poll() is not None or steps_made(run) >= 5, seconds=200, what="five steps")
+        until(lambda: driver.poll() is not None or steps_made(run) >= 5, seconds=500, what="five steps")
         assert driver.poll() is None, words()
 
         metadata.values["spot/instance-action"] = json.dumps({"action": "terminate", "time": "2026-01-01T00:02:00Z"})
-        told, _ = watch.communicate(timeout=150)
+        told, _ = watch.communicate(timeout=200)
         assert "leaving: spot notice" in told and "Ray ends here" in told, told
         assert (state / "systemctl-calls").read_text().strip() == "stop grover-ray.service"
         saved = re.search(r"told to stop after step (\d+); saved", words())
@@ -90,7 +89,7 @@ def test_a_notice_leads_to_a_checkpoint_and_the_run_goes_on_on_another_node(tmp_
 
         nodes.start_worker(2, cpus=2)
         resumed = f"goes on from step {saved[1]} of"
-        until(lambda: driver.poll() is not None or resumed in words(), seconds=250, what=resumed)
+        until(lambda: driver.poll() is not None or resumed in words(), seconds=500, what=resumed)
         until(lambda: driver.poll() is not None or steps_made(run) > int(saved[1]), seconds=120, what="a step after the resume")
         assert resumed in words() and driver.poll() is None, words()
     finally:

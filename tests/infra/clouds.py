@@ -54,7 +54,8 @@ def tool(name: str) -> str:
 
 
 def _tool_interpreters() -> list[str]:
-    candidates = (os.environ.get("GROVER_INFRA_PYTHON"), REPOSITORY / ".venv-infra/bin/python")
+    places = (REPOSITORY / ".venv-infra/bin/python", REPOSITORY / ".venv-checkov/bin/python")
+    candidates = (os.environ.get("GROVER_INFRA_PYTHON"), os.environ.get("GROVER_CHECKOV_PYTHON"), *places)
     return [str(candidate) for candidate in candidates if candidate and Path(candidate).is_file()]
 
 

@@ -21,7 +21,7 @@ PRIVATE = "10.42.0.0/22"
 EXAMPLES = {"minimal": [], "gpu-sweep": ["-var=workers_desired=2", "-var=efa_interfaces=1"]}
 
 
-@pytest.fixture(scope="module", params=list(EXAMPLES))
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in EXAMPLES])
 def planned(
     request: pytest.FixtureRequest, terraform: Terraform, fake: Fake, variables: list[str]
 ) -> tuple[str, Terraform, dict[str, Any]]:

@@ -24,7 +24,7 @@ SCRIPTS = REPOSITORY / "infra/scripts"
 BUCKET = "grover-node-test"
 VERSION = importlib.metadata.version("grover_dist")
 
-e2e = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(900)]
+e2e = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.xdist_group("nodes")]
 
 
 def test_terraform_gives_every_value_that_the_scripts_need() -> None:

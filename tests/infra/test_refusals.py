@@ -8,7 +8,7 @@ import pytest
 
 from tests.infra.clouds import Fake, Terraform
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.xdist_group("minimal")]
 
 
 @pytest.fixture(scope="module")

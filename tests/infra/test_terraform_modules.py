@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.infra.clouds import REPOSITORY, Terraform
+from tests.infra.clouds import REPOSITORY, Terraform, tool
 
 INFRA = REPOSITORY / "infra"
 VARIABLE = re.compile(r'^variable "(\w+)" \{\n(.*?)^\}', re.MULTILINE | re.DOTALL)
@@ -48,3 +49,13 @@ def test_the_backend_locks_by_an_object() -> None:
     for path in INFRA.glob("examples/*/backend.tf.example"):
         text = path.read_text()
         assert "use_lockfile = true" in text and "encrypt      = true" in text and "dynamodb" not in text
+
+
+@pytest.mark.e2e
+def test_checkov_finds_nothing_that_is_not_argued_in_place() -> None:
+    command = [tool("checkov"), "-d", str(INFRA), "--framework", "terraform", "--compact", "--quiet", "--skip-download"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0 and "Failed checks: 0" in done.stdout, done.stdout + done.stderr
+    for path in INFRA.glob("modules/*/*.tf"):
+        for reason in re.findall(r"#checkov:skip=CKV\w+:?(.*)", path.read_text()):
+            assert len(reason) > 20, f"{path}: an exception without its reason"

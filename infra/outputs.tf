@@ -51,10 +51,11 @@ output "next" {
     "1_tunnel"  = "aws ssm start-session ${local.aws_region_option} --target ${module.head.instance_id} --document-name AWS-StartPortForwardingSession --parameters portNumber=8265,localPortNumber=8265"
     "2_token"   = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(aws secretsmanager get-secret-value ${local.aws_region_option} --secret-id ${module.security.token_secret_arn} --query SecretString --output text)"
     "3_workers" = "${local.all_workers} ${var.workers_max}"
-    "4_submit"  = "grover-dist submit CONFIG run.dir=/shared/runs/sweep --address http://127.0.0.1:8265"
-    "5_logs"    = "aws logs tail ${local.aws_region_option} ${module.observability.log_group} --follow"
-    "6_stop"    = "${local.all_workers} 0"
-    "7_wake"    = "aws ec2 start-instances ${local.aws_region_option} --instance-ids ${module.head.instance_id}"
-    "8_end"     = "terraform destroy"
+    "4_doctor"  = "grover-dist doctor CONFIG run.dir=/shared/runs/sweep --address http://127.0.0.1:8265"
+    "5_submit"  = "grover-dist submit CONFIG run.dir=/shared/runs/sweep --address http://127.0.0.1:8265"
+    "6_logs"    = "aws logs tail ${local.aws_region_option} ${module.observability.log_group} --follow"
+    "7_stop"    = "${local.all_workers} 0"
+    "8_wake"    = "aws ec2 start-instances ${local.aws_region_option} --instance-ids ${module.head.instance_id}"
+    "9_end"     = "terraform destroy"
   }
 }

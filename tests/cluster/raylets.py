@@ -71,12 +71,21 @@ class Nodes:
         return self.log.read_text().count("Ray runtime started") if self.log.exists() else 0
 
     def start_worker(self, number: int, *, cpus: int = 1, environment: Mapping[str, str] | None = None) -> None:
-        self._start(f"worker{number}", [f"--address={self.address}", f"--node-ip-address=127.0.0.{1 + number}"], cpus, environment)
+        """Joined on return. A raylet gives up when a busy machine is slow to start its helpers; as under systemd it is started again."""
+        name, flags = f"worker{number}", [f"--address={self.address}", f"--node-ip-address=127.0.0.{1 + number}"]
+        for _ in range(5):
+            self._start(name, flags, cpus, environment)
+            while self.processes[name].poll() is None:
+                if any("Raylet of id" in path.read_text() for path in (self.folder / name).glob("session_*/logs/raylet.out")):
+                    return
+                time.sleep(0.5)
+        raise AssertionError(self.log.read_text()[-3000:])
 
     def _start(self, name: str, flags: list[str], cpus: int, environment: Mapping[str, str] | None) -> None:
         command = [str(Path(sys.executable).parent / "ray"), "start", "--block", *flags, f"--num-cpus={cpus}", "--num-gpus=0"]
         command += ["--disable-usage-stats", "--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0"]
         command += [f"--temp-dir={self.folder / name}"]
+        shutil.rmtree(self.folder / name, ignore_errors=True)
         with open(self.log, "a") as log:
             process = subprocess.Popen(
                 command, env={**self.environment, **(environment or {})}, stdout=log, stderr=log, start_new_session=True

@@ -59,7 +59,7 @@ def test_the_head_is_killed_and_the_resubmitted_run_goes_on(tmp_path):
         # A gang of two ranks needs two CPUs at once beside the driver's own place: two nodes.
         first = cli(nodes, "submit", str(SMOKE), *settings, "resources.ranks_per_candidate=2", "--no-follow")
         assert first.returncode == 0 and "submit again to go on" in first.stdout, first.stdout + first.stderr
-        until(lambda: genome_and_corpus(run) and list(run.glob("pretrain/.*.partial")), seconds=600, what="a candidate at work")
+        until(lambda: genome_and_corpus(run) and list(run.glob("pretrain/.*.partial")), seconds=900, what="a candidate at work")
         nodes.kill("head")
         kept = {path: path.stat().st_mtime_ns for path in run.rglob("manifest.json")}
         assert kept and RunDir.existing(run).latest("report") is None

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.distributed,
     pytest.mark.slow,
-    pytest.mark.timeout(1500),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(not all(map(shutil.which, ("bash", "curl", "pgrep"))), reason="the node script needs bash, curl and pgrep"),
 ]
 
@@ -77,7 +77,7 @@ def test_a_notice_leads_to_a_checkpoint_and_the_run_goes_on_on_another_node(tmp_
                 command, cwd=REPOSITORY, env=nodes.environment | {"RAY_ADDRESS": nodes.address}, stdout=log, stderr=log, text=True
             )
         words = (tmp_path / "driver.log").read_text
-        until(lambda: driver.poll() is not None or steps_made(run) >= 5, seconds=500, what="five steps")
+        until(lambda: driver.poll() is not None or steps_made(run) >= 5, seconds=900, what="five steps")
         assert driver.poll() is None, words()
 
         metadata.values["spot/instance-action"] = json.dumps({"action": "terminate", "time": "2026-01-01T00:02:00Z"})

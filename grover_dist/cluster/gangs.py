@@ -92,10 +92,10 @@ def run_gang(call: Call, resources: ResourceSettings) -> dict[str, Artifact]:
 
     A rank that dies takes the gang down; Ray Train starts it again at most `max_failures` times, and the function
     goes on from its last checkpoint. With `min_ranks_per_candidate`, a gang that lost a node goes on with the ranks for which there is
-    room, and grows again when there is more; the global batch stays the same. A gang whose
-    machine is about to go (see training/notice.py) writes a checkpoint and starts again where there is room. A UserError is not retried. A gang whose outcome is known
-    and whose artefacts are whole is not started: processes that import torch and DeepSpeed are the dearest way to find that nothing is to
-    be done.
+    room, and grows again when there is more; the global batch stays the same. A gang whose machine is about to go (see
+    training/notice.py) writes a checkpoint and starts again where there is room. A UserError is not retried. A gang whose outcome is
+    known and whose artefacts are whole is not started: processes that import torch and DeepSpeed are the dearest way to find that
+    nothing is to be done.
     """
     note = f"outcomes/{call.name}-{call.key[:8]}.json"
     known = _read_outcome(call, note)

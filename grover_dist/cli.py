@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from grover_dist.errors import UserError
+from grover_dist.finetune.build_commands import build
 
 if TYPE_CHECKING:
     from grover_dist.config import Config
@@ -23,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(build, name="build")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A settings file, for example configs/demo.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Settings that replace those of the file.")]

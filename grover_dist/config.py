@@ -154,6 +154,7 @@ class OptimizerSettings(Section):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-6, gt=0)
     clip_norm: float = Field(1.0, ge=0)  # 0 = off
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # rate of each layer, as a factor of that of the layer above; 1 = all alike
 
 
 class EngineSettings(Section):
@@ -209,8 +210,17 @@ class HeadSettings(Section):
     batch_sequences: int = Field(64, ge=1)
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, warmup_fraction=0.1, decay_fraction=0.9)
     freeze_trunk: bool = False
-    pooling: Literal["cls", "mean"] = "cls"  # what the head sees: [CLS] (the paper), or the mean over all tokens (learns in fewer steps)
+    pooling: Literal["cls", "mean", "max"] = "cls"  # what the head sees: [CLS] (the paper), or mean or max over all tokens
     seeds: int = Field(1, ge=1)
+
+
+class TaskHeadSettings(HeadSettings):
+    """Fine-tuning on a labelled task; the model of each seed is that of the best epoch by the validation part's MCC."""
+
+    epochs: float = Field(5.0, gt=0)
+    seeds: int = Field(3, ge=1)  # one number without a spread says little
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: every class weighs the same in the loss
+    patience: int | None = Field(None, ge=1)  # stop after so many epochs without a better validation MCC; None: all epochs
 
 
 class LadderSettings(Section):
@@ -244,20 +254,33 @@ class SelectionSettings(Section):
 
 
 class TaskSettings(Section):
-    """One labelled task. Tables hold `sequence,label` or `chrom,start,end,label[,split]`; CSV or TSV, gzipped or not."""
+    """One labelled task. Tables hold `sequence,label` or `chrom,start,end,label[,split]`; CSV, TSV, Parquet or FASTA, gzipped or not."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    train: Path | None = None
+    train: Path | None = None  # a file, or a folder with a file for each class
     validation: Path | None = None
     test: Path | None = None
+    classes: dict[str, Path] = {}  # instead of train: a file for each class
+    negatives: str | None = None  # of a table of `grover-dist build promid`: the column that is the negative class
     planted: Literal["promoter", "ctcf"] | None = None  # a task made from the synthetic genome's own truth
+    test_records: tuple[str, ...] = ()  # rows on these records (chromosomes) are the test part; needs coordinates
+    validation_records: tuple[str, ...] = ()
+    crop_bp: int | None = Field(None, ge=4)  # the middle of every sequence; shorter ones are left out. Removes what length gives away
     near_duplicates: Literal["drop", "keep"] = "drop"  # training sequences that share most 31-mers with the test or validation part
-    head: HeadSettings = HeadSettings(epochs=5)
+    near_duplicate_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # of a sequence's 31-mers: this many make it a near-duplicate
+    head: TaskHeadSettings = TaskHeadSettings()
 
     @model_validator(mode="after")
     def _source(self) -> TaskSettings:
-        if (self.planted is None) == (self.train is None):
-            raise ValueError(f"task '{self.name}': give either train (and test) files or planted, and not both")
+        if (self.planted is not None) + (self.train is not None) + bool(self.classes) != 1:
+            raise ValueError(f"task '{self.name}': give one of train (and test) files, classes and planted")
+        if self.classes and (self.validation or self.test):
+            raise ValueError(f"task '{self.name}': validation and test files go with train, not with classes; use test_records")
+        if len(self.classes) == 1:
+            raise ValueError(f"task '{self.name}': classes needs a file for each of two classes at least")
+        both = {name.removeprefix("chr") for name in self.test_records} & {name.removeprefix("chr") for name in self.validation_records}
+        if both:
+            raise ValueError(f"task '{self.name}': {', '.join(sorted(both))} cannot be test and validation at once")
         return self
 
 
@@ -350,6 +373,8 @@ def _absolute(value: Any) -> Any:
         return value if value.parts[:1] == ("~",) else value.absolute()
     if isinstance(value, tuple):
         return tuple(_absolute(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _absolute(item) for key, item in value.items()}
     if isinstance(value, BaseModel):
         return value.model_copy(update={name: _absolute(getattr(value, name)) for name in type(value).model_fields})
     return value

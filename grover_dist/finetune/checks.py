@@ -17,7 +17,9 @@ NEAR_DUPLICATE_SHARE = 0.5  # of a sequence's 31-mers that lie in the other part
 LEAK_MARGIN = 0.1  # AUROC beyond 0.5 +- this is a warning
 
 
-def without_shared(table: TaskTable, name: str, *, drop_near_duplicates: bool) -> tuple[TaskTable, dict[str, Any]]:
+def without_shared(
+    table: TaskTable, name: str, *, drop_near_duplicates: bool, share: float = NEAR_DUPLICATE_SHARE
+) -> tuple[TaskTable, dict[str, Any]]:
     """Drop from train what lies in validation or test, and from validation what lies in test. The test part is never touched.
 
     Returns the table and counts: `duplicates` (exact, by the pair of splits) and `near_duplicates`.
@@ -27,7 +29,7 @@ def without_shared(table: TaskTable, name: str, *, drop_near_duplicates: bool) -
     for later, earlier in (("validation", "test"), ("train", "validation"), ("train", "test")):
         known = {sequence.tobytes() for sequence in parts[earlier].sequences}
         exact = np.array([sequence.tobytes() in known for sequence in parts[later].sequences], bool)
-        near = shared_word_share(parts[later], parts[earlier]) >= NEAR_DUPLICATE_SHARE
+        near = shared_word_share(parts[later], parts[earlier]) >= share
         near &= ~exact
         report["duplicates"][f"{later}/{earlier}"] = int(exact.sum())
         report["near_duplicates"][f"{later}/{earlier}"] = int(near.sum())
@@ -109,6 +111,21 @@ def describe(table: TaskTable) -> tuple[dict[str, Any], list[str]]:
                 f"{feature} alone tells class '{worst}' from the others (AUROC {max(by_class[worst], 1 - by_class[worst]):.2f}); {advice}"
             )
     return {"parts": parts, "auroc_alone": alone}, warnings
+
+
+def class_lines(parts: Mapping[str, Any]) -> list[str]:
+    """One line a part: rows, share, length and GC of each class, as people read them before training."""
+    lines = []
+    for split, classes in parts.items():
+        total = max(1, sum(found["rows"] for found in classes.values()))
+        told = []
+        for name, found in classes.items():
+            if found["rows"]:
+                low, middle, high = found["length_bp"]
+                length = f"{middle:,.0f} bp" if low == high else f"{middle:,.0f} bp ({low:,.0f} to {high:,.0f})"
+                told.append(f"'{name}' {found['rows']:,} ({found['rows'] / total:.0%}), {length}, GC {found['gc']:.1%}")
+        lines.append(f"{split}: " + "; ".join(told))
+    return lines
 
 
 def _alone(part: Part, classes: tuple[str, ...]) -> Mapping[str, Mapping[str, float]]:

@@ -12,7 +12,8 @@ import numpy as np
 from grover_dist.config import Config
 from grover_dist.corpus.store import Store
 from grover_dist.errors import UserError
-from grover_dist.finetune.tables import Part, TaskTable, check_part, place_of_region, region_codes
+from grover_dist.finetune.places import place_of_region, region_codes
+from grover_dist.finetune.tables import Part, TaskTable, check_part
 from grover_dist.genome.intervals import Intervals, read_bed
 from grover_dist.genome.split import HELD_OUT, TRAIN, split_blocks
 from grover_dist.run_dir import Artifact

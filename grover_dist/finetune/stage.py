@@ -11,26 +11,29 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
 
 from grover_dist.bpe.encode import encode_codes
 from grover_dist.config import Config, TaskSettings, settings_hash
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.errors import UserError
-from grover_dist.finetune.checks import describe, without_shared
-from grover_dist.finetune.metrics import METRICS, evaluate_metrics, paired, score_methods
+from grover_dist.finetune.best_epoch import BEST, BestEpoch, balanced_weights
+from grover_dist.finetune.card import model_card
+from grover_dist.finetune.checks import class_lines, describe, without_shared
+from grover_dist.finetune.exported import check_same_logits, load_finetuned, save_finetuned
+from grover_dist.finetune.metrics import METRICS, paired, score_methods
 from grover_dist.finetune.planted import planted_task
 from grover_dist.finetune.tables import SPLITS, TaskTable, read_task
 from grover_dist.model.bert import bert_config, classifier
 from grover_dist.run_dir import Artifact, RunDir, Work, write_atomically
-from grover_dist.selection.classifier import POOLED, Classification, fit, predict
+from grover_dist.selection.classifier import POOLED, fit, predict, steps_of
 from grover_dist.selection.examples import TokenExamples, TokenRows, tokens_of_sequences
 from grover_dist.training.gang_stage import once_in_gang
 from grover_dist.training.ranks import Ranks
 
 ARMS = ("pretrained", "twin")
 BOOTSTRAP_SAMPLES = 1_000
+_COMPARED = 50  # test sequences on which the published files are compared with the trained model
 
 
 def finetune_in_gang(
@@ -67,8 +70,9 @@ def finetune_task(
         "precision": config.engine.precision,
         "split": config.split,
         "confidence": config.selection.confidence,
-        "task": task_settings.model_dump(mode="json", exclude={"train", "validation", "test"}),
-        "files": {split: file_digest(getattr(task_settings, split)) for split in SPLITS},
+        "task": task_settings.model_dump(mode="json", exclude={"train", "validation", "test", "classes"}),
+        "files": {split: file_digest(getattr(task_settings, split)) for split in SPLITS}
+        | {f"class {label}": file_digest(path) for label, path in task_settings.classes.items()},
     }
     inputs = {"learn": corpus, "pretrained": pretrained}
     if task_settings.planted:
@@ -87,30 +91,6 @@ def finetune_task(
     return once_in_gang(run, ranks, "finetune", task_settings.name, write, settings=settings, inputs=inputs, resumable=True, say=say)
 
 
-class BestEpoch(Classification):
-    """Evaluates the validation part; keeps the weights of the epoch with the best MCC in `folder`, so that they survive a kill."""
-
-    def __init__(self, name: str, model: nn.Module, training: TokenExamples, validation: TokenExamples, folder: Path, **more: Any) -> None:
-        super().__init__(name, model, training, validation, **more)
-        self.folder = folder
-        state = folder / "best.json"
-        self.best_mcc = json.loads(state.read_text())["mcc"] if state.exists() else -np.inf
-
-    def evaluate(self, model: Any, ranks: Ranks) -> Mapping[str, float]:
-        figures = dict(super().evaluate(model, ranks))
-        figures["mcc"] = float(evaluate_metrics(self.predictions.log_prob, self.evaluation.labels)["mcc"][0])
-        if figures["mcc"] > self.best_mcc:
-            self.best_mcc = figures["mcc"]
-            if ranks.is_main:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                weights = {name: value.detach().cpu().contiguous() for name, value in self.model.model.state_dict().items()}
-                save_file(weights, self.folder / "best.tmp")
-                (self.folder / "best.tmp").replace(self.folder / "best.safetensors")
-                write_atomically(self.folder / "best.json", json.dumps({"mcc": self.best_mcc}).encode())
-        ranks.barrier()
-        return figures
-
-
 class _Task:
     def __init__(self, config: Config, work: Work, ranks: Ranks, settings: TaskSettings, cycles: int, say: Callable[[str], None]) -> None:
         self.config, self.work, self.ranks, self.settings, self.cycles, self.say = config, work, ranks, settings, cycles, say
@@ -125,7 +105,8 @@ class _Task:
             table = planted_task(self.config, settings.planted, genome, corpus.store)
         else:
             table = read_task(self.config, settings, corpus.store)
-        table, shared = without_shared(table, settings.name, drop_near_duplicates=settings.near_duplicates == "drop")
+        drop = settings.near_duplicates == "drop"
+        table, shared = without_shared(table, settings.name, drop_near_duplicates=drop, share=settings.near_duplicate_share)
         described, warnings = describe(table)
         self.table: TaskTable = table
         self.data = {**described, **shared, "notes": list(table.notes), "warnings": warnings}
@@ -156,6 +137,8 @@ class _Task:
         if near:
             verb = "dropped" if self.data["near_duplicates_dropped"] else "kept"
             self.say(f"finetune {name}: near-duplicates {verb}: " + ", ".join(f"{pair} {count}" for pair, count in near.items()))
+        for text in class_lines(self.data["parts"]):
+            self.say(f"finetune {name}: {text}")
         for text in (*self.data["notes"], *(f"warning: {warning}" for warning in self.data["warnings"])):
             self.say(f"finetune {name}: {text}")
 
@@ -179,28 +162,36 @@ class _Task:
                 parameter.requires_grad_(False)
             for parameter in model.bert.embeddings.parameters():
                 parameter.requires_grad_(False)
+        setting = f"finetune.tasks.{self.settings.name}.head"
+        total_steps = steps_of(head, len(self.examples["train"]))
+        evaluations = min(max(1, round(head.epochs)), total_steps)
+        balanced = head.class_weights == "balanced"
         objective = BestEpoch(
             f"finetune {self.settings.name} {arm}",
             POOLED[head.pooling](model),
             self.examples["train"],
             self.examples["validation"],
             folder,
+            total_steps=total_steps,
+            evaluations=evaluations,
+            patience=head.patience,
             seed=arm_seed,
             batch_sequences=head.batch_sequences,
+            class_weights=balanced_weights(self.examples["train"].labels, n_classes) if balanced else None,
         )
         fit(
             objective,
             self.ranks,
             head,
             self.config,
-            evaluations=max(1, round(head.epochs)),
+            evaluations=evaluations,
             checkpoints=folder / "checkpoints",
             remote=self.work.remote / f"arms/{folder.name}/checkpoints" if self.work.remote else None,
             hash=f"{run_hash}/{arm}/{seed}",
-            setting=f"finetune.tasks.{self.settings.name}.head",
+            setting=setting,
             say=self.say,
         )
-        model.load_state_dict(self.ranks.on_main(lambda: load_file(folder / "best.safetensors")))
+        model.load_state_dict(self.ranks.on_main(lambda: load_file(folder / BEST)))
         found = predict(objective.model.eval().to(self.ranks.device), self.examples["test"], self.ranks)
         self.ranks.on_main(lambda: self._keep(folder, found.log_prob, objective.best_mcc))
 
@@ -239,33 +230,44 @@ class _Task:
         metrics["sentence"] = _sentence(metrics)
         self.work.write_json("metrics.json", metrics)
         _write_predictions(self.work.file("predictions.arrow"), predictions, test.labels)
-        self._export(max(seeds, key=lambda seed: kept["pretrained", seed]["validation_mcc"]))
+        best_seed = max(seeds, key=lambda seed: kept["pretrained", seed]["validation_mcc"])
+        self._export(best_seed, metrics, predictions["pretrained"][best_seed])
         shutil.rmtree(self.work.path / "arms")
         own = metrics["methods"]["pretrained"]
         self.work.counts |= {metric: own[metric]["value"] for metric in METRICS}
         self.work.counts |= {"rows": metrics["rows"], "best_baseline": best, "cycles": self.cycles, "sentence": metrics["sentence"]}
         self.say(f"finetune {self.settings.name}: {metrics['sentence']}")
 
-    def _export(self, seed: int) -> None:
-        n_classes = len(self.table.classes)
-        model = classifier(bert_config(self.config.model, self.cycles + 9), n_classes, seed=0)
-        model.load_state_dict(load_file(self.folder("pretrained", seed) / "best.safetensors"))
-        model.config.id2label = dict(enumerate(self.table.classes))
-        model.config.label2id = {name: index for index, name in enumerate(self.table.classes)}
-        folder = self.work.path / "model"
-        if self.settings.head.pooling == "cls":
-            model.save_pretrained(folder)
-        else:  # not under the name of a class whose forward pass would read [CLS] instead and be wrong without a word
-            model.config.pooling = self.settings.head.pooling
-            model.bert.save_pretrained(folder)
-            save_file({f"classifier.{name}": value for name, value in model.classifier.state_dict().items()}, folder / "head.safetensors")
-        self.vocabulary.save_tokenizer(folder, self.cycles, max_length=self.config.model.positions)
+    def _export(self, seed: int, metrics: Mapping[str, Any], log_prob: np.ndarray) -> None:
+        """Write `model/` from the best epoch of a seed, and check that the files give the published predictions."""
+        model = classifier(bert_config(self.config.model, self.cycles + 9), len(self.table.classes), seed=0)
+        model.load_state_dict(load_file(self.folder("pretrained", seed) / BEST))
+        folder, pooling, positions = self.work.path / "model", self.settings.head.pooling, self.config.model.positions
+        lengths = [len(sequence) for sequence in self.table.parts["train"].sequences]
+        task = {
+            "task": self.settings.name,
+            "seed": seed,
+            "crop_bp": self.settings.crop_bp,
+            "length_bp": [int(f(lengths)) for f in (np.min, np.median, np.max)],
+            "test_mcc": metrics["methods"]["pretrained"]["mcc"],
+        }
+        save_finetuned(
+            model, folder, self.vocabulary, self.cycles, pooling=pooling, classes=self.table.classes, positions=positions, task=task
+        )
+        card = model_card(metrics, pooling=pooling, positions=positions, run_name=self.config.run.name)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        chosen = np.unique(np.linspace(0, len(log_prob) - 1, _COMPARED).astype(int))
+        sequences = [self.table.parts["test"].sequences[index] for index in chosen]
+        self.work.counts["exported_compared"] = check_same_logits(load_finetuned(folder), sequences, log_prob[chosen], where=folder)
 
 
 def file_digest(path: Path | None) -> str | None:
-    """SHA-256 of an input file, so that a changed table is a new artefact. UserError where it is not there."""
+    """SHA-256 of an input file (of a folder: of its files), so that a changed table is a new artefact. UserError where it is not there."""
     if path is None:
         return None
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return settings_hash({str(file.relative_to(path)): file_digest(file) for file in files})
     try:
         with open(path, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()

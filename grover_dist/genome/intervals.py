@@ -138,6 +138,15 @@ def read_bed(path: Path) -> Intervals:
     return _read(path, parse, "record, start, end, separated by tabs")
 
 
+def read_bed_thick(path: Path) -> Intervals:
+    """BED with 8 columns or more: the interval is the thick part (in EPDnew from the start site downstream)."""
+
+    def parse(fields: Sequence[str]) -> Line:
+        return fields[0], int(fields[6]), int(fields[7]), fields[5], fields[3], np.nan, NO_POINT
+
+    return _read(path, parse, "the first 8 columns of BED")
+
+
 def read_narrow_peak(path: Path) -> Intervals:
     """ENCODE narrowPeak: score is the signal value, point_bp the summit."""
 
@@ -189,7 +198,7 @@ def read_sgd_features(path: Path, types: Sequence[str] | None = None) -> Interva
 
 def _read(path: Path, parse: Callable[[Sequence[str]], Line | None], expected: str) -> Intervals:
     lines: list[Line] = []
-    for number, text in _text_lines(Path(path)):
+    for number, text in text_lines(Path(path)):
         try:
             line = parse(text.split("\t"))
             if line is None:
@@ -206,7 +215,7 @@ def _read(path: Path, parse: Callable[[Sequence[str]], Line | None], expected: s
     return Intervals(*(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
 
 
-def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number from 1, text) of the lines that are neither empty, comments nor browser settings; gzip or plain."""
     try:
         with open(path, "rb") as raw:

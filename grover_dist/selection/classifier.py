@@ -39,13 +39,24 @@ class Predictions:
 class Classification:
     """The loop's objective: cross entropy of a class a sequence. Logits of a sequence's windows are averaged.
 
-    After training, `predictions` holds those of the last evaluation, the same on each rank.
+    class_weights: float[classes] in the training loss, None where all weigh one. After training, `predictions` holds those of the last
+    evaluation, the same on each rank.
     """
 
-    def __init__(self, name: str, model: nn.Module, training: Examples, evaluation: Examples, *, seed: int, batch_sequences: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        training: Examples,
+        evaluation: Examples,
+        *,
+        seed: int,
+        batch_sequences: int,
+        class_weights: np.ndarray | None = None,
+    ) -> None:
         self.name, self.model = name, model
         self.training, self.evaluation = training, evaluation
-        self.seed, self.batch_sequences = seed, batch_sequences
+        self.seed, self.batch_sequences, self.class_weights = seed, batch_sequences, class_weights
         self.predictions: Predictions | None = None
 
     def batches(self, step: int, rank: int, world: int) -> Sequence[ExampleBatch]:
@@ -59,11 +70,13 @@ class Classification:
         return [self.training.batch(part) for part in np.array_split(indices, split.accumulation)]
 
     def size(self, batch: ExampleBatch) -> BatchSize:
-        return BatchSize(targets=len(batch.labels), tokens=batch.n_tokens, bases=batch.n_bases)
+        targets = len(batch.labels) if self.class_weights is None else float(self.class_weights[batch.labels].sum())
+        return BatchSize(targets=targets, tokens=batch.n_tokens, bases=batch.n_bases)
 
     def loss(self, model: Any, batch: ExampleBatch, device: torch.device) -> torch.Tensor:
         labels = torch.from_numpy(batch.labels).to(device)
-        return functional.cross_entropy(logits_of(model, batch, device), labels, reduction="sum")
+        weight = None if self.class_weights is None else torch.from_numpy(self.class_weights).float().to(device)
+        return functional.cross_entropy(logits_of(model, batch, device), labels, weight=weight, reduction="sum")
 
     def evaluate(self, model: Any, ranks: Ranks) -> Mapping[str, float]:
         self.predictions = predict(model, self.evaluation, ranks)
@@ -108,6 +121,10 @@ def predict(model: Any, examples: Examples, ranks: Ranks) -> Predictions:
     return Predictions(merge([part[0] for part in gathered]), merge([part[1] for part in gathered]).astype(np.float32), log_prob)
 
 
+def steps_of(head: HeadSettings, n_training: int) -> int:
+    return max(1, math.ceil(head.epochs * n_training / head.batch_sequences))
+
+
 def fit(
     objective: Classification,
     ranks: Ranks,
@@ -122,7 +139,7 @@ def fit(
     say: Callable[[str], None] = print,
 ) -> Result:
     """Train for `head.epochs`. Collective. `setting` is the dotted name of the head's settings, for messages."""
-    total_steps = max(1, math.ceil(head.epochs * len(objective.training) / head.batch_sequences))
+    total_steps = steps_of(head, len(objective.training))
     plan = Plan(
         seed=objective.seed,
         total_steps=total_steps,
@@ -165,11 +182,23 @@ class MeanClassifier(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """input_ids, attention_mask: [n, length]. Returns logits [n, classes]."""
-        mean = mean_state(self.model.bert, input_ids, attention_mask)
-        return self.model.classifier(self.model.dropout(self.model.bert.pooler(mean)))
+        pooled = self.pool(self.model.bert, input_ids, attention_mask)
+        return self.model.classifier(self.model.dropout(self.model.bert.pooler(pooled)))
+
+    @staticmethod
+    def pool(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return mean_state(bert, input_ids, attention_mask)
 
 
-POOLED = {"cls": ClsClassifier, "mean": MeanClassifier}
+class MaxClassifier(MeanClassifier):
+    """The same with the largest value of each state over all tokens: one strong word is enough, wherever it stands."""
+
+    @staticmethod
+    def pool(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return max_state(bert, input_ids, attention_mask)
+
+
+POOLED = {"cls": ClsClassifier, "mean": MeanClassifier, "max": MaxClassifier}
 
 
 def mean_state(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -177,6 +206,12 @@ def mean_state(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.T
     hidden = bert(input_ids, attention_mask=attention_mask).last_hidden_state
     weight = attention_mask[:, :, None].to(hidden.dtype)
     return (hidden * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)
+
+
+def max_state(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Largest value of each of the trunk's last hidden states over the tokens that are not padding, [n, 1, hidden]."""
+    hidden = bert(input_ids, attention_mask=attention_mask).last_hidden_state
+    return hidden.masked_fill(attention_mask[:, :, None] == 0, -torch.inf).amax(dim=1, keepdim=True)
 
 
 def last_cls_state(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -216,7 +251,7 @@ class FrozenHead(nn.Module):
 
 def trunk_features(model: BertForSequenceClassification, tokens: TokenRows, ranks: Ranks, pooling: str) -> np.ndarray:
     """What a head sees of each row of tokens, float32[rows, hidden], computed in strides over the ranks."""
-    pooled = {"cls": last_cls_state, "mean": mean_state}[pooling]
+    pooled = {"cls": last_cls_state, "mean": mean_state, "max": max_state}[pooling]
     trunk = model.bert.to(ranks.device).eval()
     n = len(tokens.lengths)
     mine = np.arange(ranks.rank, n, ranks.world)

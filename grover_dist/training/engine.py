@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import warnings
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from grover_dist.errors import UserError
 from grover_dist.training.ranks import Ranks
 from grover_dist.training.snapshot import Holder
 
+_LAYER = re.compile(r"\blayer\.(\d+)\.")
 BUCKET_ELEMENTS = 50_000_000  # DeepSpeed's own default would reserve 2 GB a rank for gradients on their way
 
 
@@ -100,18 +102,35 @@ def deepspeed_config(
     return config
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices decay; biases and LayerNorm (every tensor of one axis) do not. Frozen parameters are left out."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def parameter_groups(model: torch.nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """Two groups: matrices decay; biases and LayerNorm (every tensor of one axis) do not. Frozen parameters are left out.
+
+    layer_decay: below 1 there are two groups for each depth, whose `rate_factor` is layer_decay to the power of the steps down from the
+    head: 1 for the head, then each layer from the last to the first, the embeddings last (Howard and Ruder 2018).
+    """
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    top = max((_depth(name, 0) for name, _ in trained), default=0) + 1
+    depths = [_depth(name, top) if layer_decay < 1 else top for name, _ in trained]
     return [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for (_, p), own in zip(trained, depths, strict=True) if own == depth and (p.ndim > 1) == matrices],
+            "weight_decay": weight_decay if matrices else 0.0,
+            "rate_factor": layer_decay ** (top - depth),
+        }
+        for depth in sorted({*depths, top}, reverse=True)
+        for matrices in (True, False)
     ]
+
+
+def _depth(name: str, top: int) -> int:
+    """0 for the embeddings, 1 for the first layer, `top` for what is not in the trunk."""
+    layer = _LAYER.search(name)
+    return int(layer[1]) + 1 if layer else 0 if "embeddings." in name else top
 
 
 def adamw(model: torch.nn.Module, settings: OptimizerSettings, *, fused: bool = True) -> torch.optim.AdamW:
     """torch's AdamW, whose fused kernels for CPU and GPU come with torch. The rate is set before each step."""
-    groups = [group for group in parameter_groups(model, settings.weight_decay) if group["params"]]
+    groups = [group for group in parameter_groups(model, settings.weight_decay, settings.layer_decay) if group["params"]]
     return torch.optim.AdamW(
         groups,
         lr=settings.learning_rate,
@@ -144,6 +163,7 @@ class Engine:
         config = deepspeed_config(settings, optimizer, split, zero_stage=zero_stage, seed=seed)
         self.client_optimizer = adamw(model, optimizer, fused=settings.fused_adamw)
         self._weight_decays = [group["weight_decay"] for group in self.client_optimizer.param_groups]
+        self._rate_factors = [group["rate_factor"] for group in self.client_optimizer.param_groups]
         self.deepspeed, _, _, _ = deepspeed.initialize(model=model, optimizer=self.client_optimizer, config=config, dist_init_required=None)
         self._gathered = deepspeed.zero.GatheredParameters
 
@@ -172,8 +192,8 @@ class Engine:
         """The optimizer step, after the last micro-batch's backward pass. Returns the norm of the whole gradient before clipping.
         At stage 0 a norm that is not finite is returned without having stepped.
         """
-        for group in self.deepspeed.optimizer.param_groups:
-            group["lr"] = rate
+        for group, factor in zip(self.deepspeed.optimizer.param_groups, self._rate_factors, strict=True):
+            group["lr"] = rate * factor
         if self.zero_stage > 0:
             self.deepspeed.step()
             norm = self.deepspeed.get_global_grad_norm()

@@ -38,7 +38,10 @@ class BatchSize(NamedTuple):
 
 
 class Objective(Protocol):
-    """What is learned. A batch is whatever `batches` makes and `loss` understands; the loop only passes it on."""
+    """What is learned. A batch is whatever `batches` makes and `loss` understands; the loop only passes it on.
+
+    An objective may have an attribute `finished`, the same on each rank: once it is true after an evaluation, training ends there.
+    """
 
     name: str  # for messages: "c600"
     model: torch.nn.Module
@@ -179,6 +182,7 @@ def train(
             progress = Progress(step + 1, progress.tokens + int(tokens), progress.bases + int(bases))
             speed.add(tokens=tokens, bases=bases, positions=positions, padding=padding)
             last = progress.step == plan.total_steps
+            finished = False
             if last or progress.step % plan.log_every_steps == 0:
                 counts = {
                     "tokens": progress.tokens,
@@ -191,10 +195,14 @@ def train(
                 if plan.evaluates_after(progress.step):
                     evaluation = _evaluate(objective, engine, ranks)
                     metrics.write(progress.step, bases=progress.bases, **{f"held_out_{name}": value for name, value in evaluation.items()})
+                    finished = getattr(objective, "finished", False)
                 if store and plan.keep_stable and progress.step == schedule.decay_start:
                     store.save(engine, progress, stable=True)
-                elif store and not last and (preempted or progress.step % plan.checkpoint_every_steps == 0):
+                elif store and not (last or finished) and (preempted or progress.step % plan.checkpoint_every_steps == 0):
                     store.save(engine, progress)
+            if finished and not last:
+                say(f"{objective.name}: ends early, after step {progress.step} of {plan.total_steps}")
+                break
             if preempted and not last:
                 if store:
                     store.finish()

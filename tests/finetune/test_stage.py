@@ -49,7 +49,12 @@ def laboratory(tmp_path_factory):
             "selection": {"input_bp": 20},
         }
     )
-    head = {"epochs": 6, "batch_sequences": 16, "optimizer": {"learning_rate": 3e-3, "warmup_fraction": 0.1, "decay_fraction": 0.5}}
+    head = {
+        "epochs": 6,
+        "seeds": 1,
+        "batch_sequences": 16,
+        "optimizer": {"learning_rate": 3e-3, "warmup_fraction": 0.1, "decay_fraction": 0.5},
+    }
     task = TaskSettings(name="word", train=folder / "train.csv", test=folder / "test.csv", head=head)
     run = RunDir.open(config)
     (folder / "genome.fa").write_text(">one\n" + "".join(generator.choice(list("ACGT"), 20_000)) + "\n")
@@ -138,15 +143,16 @@ def test_a_killed_stage_keeps_its_finished_arm(result, laboratory, ranks, monkey
     assert resumed.file("metrics.json").read_bytes() == result.artifact.file("metrics.json").read_bytes()
 
 
-def test_mean_pooling_publishes_trunk_and_head_apart(laboratory, ranks):
-    """AutoModelForSequenceClassification would read [CLS]; what is published gives the right logits with the mean."""
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_other_pooling_publishes_trunk_and_head_apart(laboratory, ranks, pooling):
+    """AutoModelForSequenceClassification would read [CLS]; what is published gives the right logits, as its card says how."""
     from safetensors.torch import load_file
     from transformers import AutoModel, AutoTokenizer
 
-    head = laboratory.task.head.model_copy(update={"pooling": "mean", "epochs": 1})
-    artifact = finetune(laboratory, ranks, name="mean", head=head)
+    head = laboratory.task.head.model_copy(update={"pooling": pooling, "epochs": 1})
+    artifact = finetune(laboratory, ranks, name=pooling, head=head)
     trunk, tokenizer = AutoModel.from_pretrained(artifact.file("model")), AutoTokenizer.from_pretrained(artifact.file("model"))
-    assert trunk.config.pooling == "mean" and trunk.config.architectures == ["BertModel"]
+    assert trunk.config.pooling == pooling and trunk.config.architectures == ["BertModel"]
     weights = load_file(artifact.file("model/head.safetensors"))
     with pa.memory_map(str(artifact.file("predictions.arrow"))) as source:
         own = pa.ipc.open_file(source).read_all().slice(0, 100)
@@ -155,8 +161,9 @@ def test_mean_pooling_publishes_trunk_and_head_apart(laboratory, ranks):
         inputs = tokenizer(line.split(",")[0], return_tensors="pt")
         if inputs["input_ids"].shape[1] <= laboratory.config.model.positions:
             with torch.no_grad():
-                mean = trunk(**inputs).last_hidden_state.mean(dim=1, keepdim=True)
-                logits = torch.nn.functional.linear(trunk.pooler(mean), weights["classifier.weight"], weights["classifier.bias"])
+                states = trunk(**inputs).last_hidden_state
+                pooled = states.mean(dim=1, keepdim=True) if pooling == "mean" else states.amax(dim=1, keepdim=True)
+                logits = torch.nn.functional.linear(trunk.pooler(pooled), weights["classifier.weight"], weights["classifier.bias"])
             assert own["log_prob_1"][index].as_py() == pytest.approx(float(torch.log_softmax(logits, dim=1)[0, 1]), abs=1e-4)
             compared += 1
     assert compared > 50

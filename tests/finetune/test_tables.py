@@ -9,7 +9,8 @@ import pytest
 
 from grover_dist.config import TaskSettings
 from grover_dist.errors import UserError
-from grover_dist.finetune.tables import class_names, encode_letters, read_task, region_codes
+from grover_dist.finetune.places import region_codes
+from grover_dist.finetune.tables import class_names, encode_letters, read_task
 from grover_dist.genome.split import split_blocks
 
 LETTERS = np.array(list("ACGTN"))

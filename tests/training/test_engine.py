@@ -87,3 +87,19 @@ def test_biases_and_norms_do_not_decay_and_frozen_weights_are_left_out():
     assert {id(p) for p in decayed["params"]} == {id(model[0].weight), id(model[1].weight)}
     assert {id(p) for p in plain["params"]} == {id(p) for p in (model[1].bias, model[2].weight, model[2].bias, model[3].bias)}
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+
+
+def test_each_layer_below_the_head_has_a_smaller_rate():
+    from transformers import BertConfig, BertForSequenceClassification
+
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=12, hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=8)
+    )
+    groups = parameter_groups(model, 0.1, 0.5)
+    factor = {id(parameter): group["rate_factor"] for group in groups for parameter in group["params"]}
+    assert len(factor) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        layer = name.split("encoder.layer.")[1][0] if "encoder.layer." in name else None
+        expected = 0.5 ** (3 - int(layer)) if layer else 0.5**4 if "embeddings" in name else 1.0
+        assert factor[id(parameter)] == expected, name
+    assert {group["rate_factor"] for group in parameter_groups(model, 0.1)} == {1.0}

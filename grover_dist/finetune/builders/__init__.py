@@ -1,0 +1,1 @@
+"""Builders of labelled tables from a genome and its annotation: promoter identity, promoter scanning, CTCF binding."""

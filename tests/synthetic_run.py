@@ -115,8 +115,9 @@ def predictions(run: RunDir):
 def finetune(run: RunDir, name: str):
     """Made-up predictions of a model that knows and of baselines that guess, scored by the product's own metrics."""
     from grover_dist.finetune.metrics import paired, score_methods
+    from grover_dist.finetune.stage import write_predictions
 
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(len(name))
     labels, group = random.integers(0, 2, 120), np.arange(120)
 
     def guesses(knowledge: float) -> np.ndarray:
@@ -127,6 +128,7 @@ def finetune(run: RunDir, name: str):
     scores = score_methods(predictions, labels, group, samples=100, confidence=0.95, seed=1)
     metrics = {
         "task": name,
+        "classes": ["0", "1"],
         "rows": {"train": 500, "validation": 100, "test": 120},
         "methods": scores["methods"],
         "best_baseline": "TF-IDF forest on tokens",
@@ -136,4 +138,5 @@ def finetune(run: RunDir, name: str):
     }
     with run.begin("finetune", name, settings={}) as work:
         work.write_json("metrics.json", metrics)
+        write_predictions(work.file("predictions.arrow"), predictions, labels)
     return run.find("finetune", name, settings={})

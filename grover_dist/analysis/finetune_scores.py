@@ -9,7 +9,7 @@ from typing import Any
 from grover_dist.run_dir import Artifact
 
 OURS, TWIN = "pretrained", "twin"
-COMPOSITION = ("majority", "GC and length")  # baselines that read no word of the sequence
+COMPOSITION = ("majority", "length only", "GC only", "GC and length")  # baselines that read no word of the sequence
 _NAMES = {OURS: "fine-tuned model", TWIN: "untrained twin"}
 
 
@@ -17,16 +17,19 @@ def read_metrics(artifact: Artifact) -> dict[str, Any]:
     return json.loads(artifact.file("metrics.json").read_text())
 
 
+def method_name(key: str) -> str:
+    return _NAMES.get(key, key)
+
+
 def method_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a method: key, method (its name), ours, value, low and high of the MCC, auroc and accuracy. Ours first, the rest by MCC."""
+    """One row a method: key, method (its name), ours, value, low and high of the MCC, and the other metrics. Ours first."""
     rows = [
         {
             "key": key,
-            "method": _NAMES.get(key, key),
+            "method": method_name(key),
             "ours": key == OURS,
             **{name: found["mcc"][name] for name in ("value", "low", "high")},
-            "auroc": found["auroc"]["value"],
-            "accuracy": found["accuracy"]["value"],
+            **{metric: one["value"] for metric, one in found.items() if metric != "mcc"},
         }
         for key, found in metrics["methods"].items()
     ]

@@ -1,9 +1,11 @@
-"""What a labelled task gives away without a language model: majority, GC and length, k-mers, TF-IDF + random forest.
+"""What a labelled task gives away without a language model: majority, length, GC, k-mers, TF-IDF + random forest, a small CNN.
 
-Every function takes (train, test, classes) and returns log probabilities float64[test rows, classes]. scikit-learn throughout.
+Every function returns log probabilities float64[test rows, classes]. scikit-learn throughout, but for the CNN.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import sparse
@@ -14,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from grover_dist.finetune.checks import composition
+from grover_dist.finetune.cnn import cnn
 from grover_dist.finetune.tables import UNKNOWN, Part
 
 WORD_BP = 5
@@ -22,21 +25,33 @@ _SMALLEST = 1e-6  # probabilities are kept away from 0, so that their logarithm 
 
 
 def run_baselines(
-    train: Part, test: Part, n_classes: int, token_ids: dict[str, list[np.ndarray]], vocab_size: int, seed: int
+    parts: Mapping[str, Part], n_classes: int, token_ids: Mapping[str, Sequence[np.ndarray]], vocab_size: int, seeds: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """All baselines on the same split. token_ids: ids of the train and test sequences in the candidate's vocabulary."""
+    """All baselines on the same split, by name: log probabilities float64[seeds, test rows, classes], one seed but for the CNN.
+
+    parts: train, validation (which only the CNN uses) and test. token_ids: ids of their sequences in the candidate's vocabulary.
+    """
+    train, test = parts["train"], parts["test"]
     words = [kmer_counts(part, WORD_BP) for part in (train, test)]
     tokens = [token_counts(token_ids[split], vocab_size) for split in ("train", "test")]
     shape = [np.column_stack(composition(part)) for part in (train, test)]
+
+    def logistic(features: list[np.ndarray]) -> np.ndarray:
+        return _fitted(make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)), features, train, n_classes)
+
     found = {
         "majority": majority(train, test, n_classes),
-        "GC and length": _fitted(make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)), shape, train, n_classes),
+        "length only": logistic([features[:, :1] for features in shape]),
+        "GC only": logistic([features[:, 1:] for features in shape]),
+        "GC and length": logistic(shape),
         f"{WORD_BP}-mer logistic regression": _fitted(
             make_pipeline(TfidfTransformer(), MaxAbsScaler(), LogisticRegression(max_iter=300)), words, train, n_classes
         ),
-        f"TF-IDF forest on {WORD_BP}-mers": _fitted(_forest(seed), words, train, n_classes),
-        "TF-IDF forest on tokens": _fitted(_forest(seed), tokens, train, n_classes),
+        f"TF-IDF forest on {WORD_BP}-mers": _fitted(_forest(seeds[0]), words, train, n_classes),
+        "TF-IDF forest on tokens": _fitted(_forest(seeds[0]), tokens, train, n_classes),
     }
+    found = {name: log_prob[None] for name, log_prob in found.items()}
+    found["small CNN"] = np.array([cnn(train, parts["validation"], test, n_classes, seed) for seed in seeds])
     return found
 
 
@@ -51,7 +66,7 @@ def kmer_counts(part: Part, word_bp: int) -> sparse.csr_matrix:
     return _counted([_words(sequence, word_bp) for sequence in part.sequences], 4**word_bp)
 
 
-def token_counts(ids: list[np.ndarray], vocab_size: int) -> sparse.csr_matrix:
+def token_counts(ids: Sequence[np.ndarray], vocab_size: int) -> sparse.csr_matrix:
     return _counted([found.astype(np.int64) for found in ids], vocab_size)
 
 

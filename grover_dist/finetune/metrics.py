@@ -15,6 +15,8 @@ import numpy as np
 from grover_dist.selection.statistics import interval, resampling_weights
 
 METRICS = ("mcc", "auroc", "auprc", "f1", "accuracy")
+RECALLS = (0.5, 0.8)  # at which the precision of a scan is given
+SCAN_METRICS = (*(f"precision_at_recall_{100 * recall:.0f}" for recall in RECALLS), "true_window_first", "true_window_rank")
 _CHUNK_CELLS = 1 << 23
 
 
@@ -70,12 +72,56 @@ def ranking(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tup
     return roc, precision
 
 
+def scan_metrics(score: np.ndarray, labels: np.ndarray, scan: np.ndarray, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """For windows of scans, each row of weights [replicates, n]: the precision at the highest threshold that reaches a recall; the share of
+    scans whose true window scores highest, and the mean rank of the true window (1 = first; ties count half). Scans with one window or
+    without a true one have no rank.
+    """
+    weights = np.ones((1, len(labels))) if weights is None else weights
+    positive = labels == 1
+    found = {}
+    for recall, name in zip(RECALLS, SCAN_METRICS, strict=False):
+        found[name] = np.concatenate(
+            [_precision_at_recall(score, positive, weights[row : row + 64], recall) for row in range(0, len(weights), 64)]
+        )
+    true = np.flatnonzero(positive)
+    same = scan[true][:, None] == scan[None, :]
+    same[np.arange(len(true)), true] = False
+    above = (same & (score[None, :] > score[true][:, None])).sum(axis=1)
+    ties = (same & (score[None, :] == score[true][:, None])).sum(axis=1)
+    ranked = same.any(axis=1)
+    share = weights[:, true] * ranked
+    total = share.sum(axis=1)
+    found["true_window_first"] = _ratio(share @ np.where(above == 0, 1.0 / (1.0 + ties), 0.0), total)
+    found["true_window_rank"] = _ratio(share @ (1.0 + above + ties / 2), total)
+    return found
+
+
+def _precision_at_recall(score: np.ndarray, positive: np.ndarray, weights: np.ndarray, recall: float) -> np.ndarray:
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    drawn = weights[:, order]
+    hits = np.cumsum(drawn * positive[order], axis=1)[:, last]
+    said = np.cumsum(drawn, axis=1)[:, last]
+    at = (hits >= recall * hits[:, -1:] - 1e-9).argmax(axis=1)
+    rows = np.arange(len(weights))
+    return _ratio(hits[rows, at], said[rows, at])
+
+
 def score_methods(
-    predictions: Mapping[str, np.ndarray], labels: np.ndarray, group: np.ndarray, *, samples: int, confidence: float, seed: int
+    predictions: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    group: np.ndarray,
+    *,
+    samples: int,
+    confidence: float,
+    seed: int,
+    scan: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Metrics of several methods on the same examples, with intervals over `group` (genome blocks or sequences).
 
-    predictions: method -> log_prob float[seeds, n, classes]; the value and every replicate are means over the seeds.
+    predictions: method -> log_prob float[seeds, n, classes]; the value and every replicate are means over the seeds. scan: of windows
+    of two classes; adds SCAN_METRICS.
     Returns {"methods": {method: {metric: {value, low, high, seeds}}}, "replicates": {method: {metric: array[samples]}}}.
     """
     _, owner = np.unique(group, return_inverse=True)
@@ -84,10 +130,10 @@ def score_methods(
     weights = weights[weights.sum(axis=1) > 0]
     methods, replicates = {}, {}
     for name, by_seed in predictions.items():
-        values = [{metric: float(found[0]) for metric, found in evaluate_metrics(one, labels).items()} for one in by_seed]
-        drawn = [evaluate_metrics(one, labels, weights) for one in by_seed]
+        values = [{metric: float(found[0]) for metric, found in _all_metrics(one, labels, scan).items()} for one in by_seed]
+        drawn = [_all_metrics(one, labels, scan, weights) for one in by_seed]
         methods[name], replicates[name] = {}, {}
-        for metric in METRICS:
+        for metric in drawn[0]:
             replicates[name][metric] = np.mean([found[metric] for found in drawn], axis=0)
             low, high = interval(replicates[name][metric], confidence, max(n_groups - 1, 1))
             own = [value[metric] for value in values]
@@ -95,10 +141,17 @@ def score_methods(
     return {"methods": methods, "replicates": replicates, "groups": n_groups}
 
 
+def _all_metrics(
+    log_prob: np.ndarray, labels: np.ndarray, scan: np.ndarray | None, weights: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    found = evaluate_metrics(log_prob, labels, weights)
+    return found if scan is None else found | scan_metrics(log_prob[:, 1], labels, scan, weights)
+
+
 def paired(scores: Mapping[str, Any], first: str, second: str, *, confidence: float) -> dict[str, dict[str, float]]:
     """Difference of two methods in every metric, from the same replicates."""
     found = {}
-    for metric in METRICS:
+    for metric in scores["replicates"][first]:
         difference = scores["replicates"][first][metric] - scores["replicates"][second][metric]
         low, high = interval(difference, confidence, max(scores["groups"] - 1, 1))
         value = scores["methods"][first][metric]["value"] - scores["methods"][second][metric]["value"]

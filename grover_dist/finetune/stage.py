@@ -207,11 +207,13 @@ class _Task:
         kept = {(arm, seed): json.loads((self.folder(arm, seed) / "test.json").read_text()) for arm in ARMS for seed in seeds}
         parts, n_classes = self.table.parts, len(self.table.classes)
         predictions = {arm: np.array([kept[arm, seed]["log_prob"] for seed in seeds]) for arm in ARMS}
-        baselines = run_baselines(parts["train"], parts["test"], n_classes, self.ids, self.cycles + 9, self.config.seed)
-        predictions |= {name: log_prob[None] for name, log_prob in baselines.items()}
+        baseline_seeds = [self.config.seed + seed for seed in seeds]
+        baselines = run_baselines(parts, n_classes, self.ids, self.cycles + 9, baseline_seeds)
+        predictions |= baselines
         confidence, test = self.config.selection.confidence, parts["test"]
+        scan = test.scan if n_classes == 2 else None
         scores = score_methods(
-            predictions, test.labels, test.group, samples=BOOTSTRAP_SAMPLES, confidence=confidence, seed=self.config.seed
+            predictions, test.labels, test.group, samples=BOOTSTRAP_SAMPLES, confidence=confidence, seed=self.config.seed, scan=scan
         )
         best = max(baselines, key=lambda name: scores["methods"][name]["mcc"]["value"])
         metrics = {
@@ -221,6 +223,7 @@ class _Task:
             "confidence": confidence,
             "resampled": "genome blocks" if scores["groups"] < len(test) else "sequences",
             "methods": scores["methods"],
+            "windows_per_scan": None if scan is None else float(len(test) / len(np.unique(scan))),
             "best_baseline": best,
             "against_best_baseline": paired(scores, "pretrained", best, confidence=confidence),
             "against_twin": paired(scores, "pretrained", "twin", confidence=confidence),
@@ -229,7 +232,7 @@ class _Task:
         }
         metrics["sentence"] = _sentence(metrics)
         self.work.write_json("metrics.json", metrics)
-        _write_predictions(self.work.file("predictions.arrow"), predictions, test.labels)
+        write_predictions(self.work.file("predictions.arrow"), predictions, test.labels)
         best_seed = max(seeds, key=lambda seed: kept["pretrained", seed]["validation_mcc"])
         self._export(best_seed, metrics, predictions["pretrained"][best_seed])
         shutil.rmtree(self.work.path / "arms")
@@ -289,7 +292,7 @@ def _sentence(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _write_predictions(path: Path, predictions: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
+def write_predictions(path: Path, predictions: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
     """One row for each method, seed and test row: predicted class, and the log probability of every class."""
     tables = []
     for method, by_seed in predictions.items():

@@ -12,6 +12,7 @@ from grover_dist.analysis.finetune_scores import method_rows, read_metrics
 from grover_dist.analysis.truths import Truth
 from grover_dist.report import figures
 from grover_dist.report.page import NOTHING, Column, PageSection, big_bases, decimals, integer, interval, percent, seconds
+from grover_dist.report.task_figures import task_figure
 from grover_dist.run_dir import Artifact
 
 
@@ -153,6 +154,7 @@ def finetune_section(finetuned: Sequence[Artifact]) -> PageSection:
         sentences.append(f"{task} ({integer(test)} test sequences): {metrics['sentence'].rstrip('.')}.")
         remarks += [f"{task}: {text}" for text in (*metrics["data"].get("notes", ()), *metrics["data"].get("warnings", ()))]
     section.bullets(sentences)
+    section.bullets(remarks)
     section.figure(
         figures.task_scores(chart, "Matthews correlation (MCC) on the test part"),
         "Test score of each task with its interval: the fine-tuned model (dots), the same model from random weights and what needs no "
@@ -164,10 +166,32 @@ def finetune_section(finetuned: Sequence[Artifact]) -> PageSection:
         Column("MCC", "value", decimals(3)),
         Column("interval", lambda row: interval(row["low"], row["high"], decimals(3))),
         Column("AUROC", "auroc", decimals(3)),
+        Column("AUPRC", "auprc", decimals(3)),
+        Column("F1", "f1", decimals(3)),
         Column("accuracy", "accuracy", percent),
     ]
     section.table(rows, columns)
-    section.bullets(remarks)
+    scans = [row for row in rows if "true_window_rank" in row]
+    if scans:
+        section.table(
+            scans,
+            [
+                Column("task", "task", number=False),
+                Column("method", "method", number=False),
+                Column("precision at 50 % recall", "precision_at_recall_50", percent),
+                Column("precision at 80 % recall", "precision_at_recall_80", percent),
+                Column("true window first", "true_window_first", percent),
+                Column("rank of the true window", "true_window_rank", decimals(2)),
+            ],
+            "Scans: the rank of the window with the start site among the windows of its scan, 1 = first.",
+        )
+    for artifact in finetuned:
+        metrics = read_metrics(artifact)
+        svg = task_figure(artifact, metrics)
+        if svg is not None:
+            section.heading(artifact.manifest["name"])
+            curve = f"; the curves are for class '{metrics['classes'][1]}'" if len(metrics["classes"]) == 2 else ""
+            section.figure(svg, f"Curves and confusion matrices of the first seed{curve}.")
     return section
 
 

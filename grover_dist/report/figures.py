@@ -61,7 +61,7 @@ class Series:
 
 def learning_curves(curves: Sequence[Series]) -> str:
     """Held-out bits per base against the bases that the model has seen."""
-    with _figure(7.2, 3.4) as (figure, svg):
+    with figure_svg(7.2, 3.4) as (figure, svg):
         axes = figure.subplots()
         for index, curve in enumerate(curves):
             million = np.asarray(curve.x) / 1e6
@@ -75,7 +75,7 @@ def learning_curves(curves: Sequence[Series]) -> str:
 def accuracy_by_k(series: Sequence[Series], baselines: Sequence[Series]) -> str:
     """Next-k-mer accuracy in percent, one panel a k: candidates as points with intervals, baselines as lines across."""
     ks = sorted({int(k) for line in series for k in line.x})
-    with _figure(7.2, 3.0 if len(ks) <= 3 else 5.0) as (figure, svg):
+    with figure_svg(7.2, 3.0 if len(ks) <= 3 else 5.0) as (figure, svg):
         columns = min(len(ks), 3)
         panels = figure.subplots(-(-len(ks) // columns), columns, squeeze=False).ravel()
         for panel in panels[len(ks) :]:
@@ -109,7 +109,7 @@ def accuracy_by_k(series: Sequence[Series], baselines: Sequence[Series]) -> str:
 
 def embedding_map(x: np.ndarray, y: np.ndarray, colours: Mapping[str, np.ndarray], shares: Sequence[float]) -> str:
     """The first two components of the token embeddings, one panel for each property that colours the points."""
-    with _figure(7.2, 2.9) as (figure, svg):
+    with figure_svg(7.2, 2.9) as (figure, svg):
         panels = figure.subplots(1, len(colours), sharex=True, sharey=True, squeeze=False)[0]
         for panel, (name, values) in zip(panels, colours.items(), strict=True):
             points = panel.scatter(x, y, c=values, cmap="cividis", s=11, linewidths=0.3, edgecolors="#333333")
@@ -124,7 +124,7 @@ def embedding_map(x: np.ndarray, y: np.ndarray, colours: Mapping[str, np.ndarray
 
 def correlation_bars(names: Sequence[str], trained: Sequence[float], twin: Sequence[float]) -> str:
     """Strongest absolute correlation of any component with each property, the model beside its untrained twin."""
-    with _figure(7.2, 0.9 + 0.34 * len(names)) as (figure, svg):
+    with figure_svg(7.2, 0.9 + 0.34 * len(names)) as (figure, svg):
         axes = figure.subplots()
         rows = np.arange(len(names))[::-1]
         axes.barh(rows + 0.18, np.abs(trained), height=0.34, color=PALETTE[0], label="trained model")
@@ -139,7 +139,7 @@ def correlation_bars(names: Sequence[str], trained: Sequence[float], twin: Seque
 
 def similarity_by_layer(trained: Sequence[float], twin: Sequence[float]) -> str:
     """Mean self-similarity of tokens, anisotropy taken off, from the input embedding (layer 0) to the last layer."""
-    with _figure(7.2, 2.5) as (figure, svg):
+    with figure_svg(7.2, 2.5) as (figure, svg):
         axes = figure.subplots()
         for name, values, colour, line, marker in (
             ("trained model", trained, PALETTE[0], "-", "o"),
@@ -155,7 +155,7 @@ def similarity_by_layer(trained: Sequence[float], twin: Sequence[float]) -> str:
 
 def accuracy_by_repeats(share: np.ndarray, accuracy: np.ndarray, enriched: np.ndarray) -> str:
     """Masked-token accuracy of each word against the share of its bases in the soft mask."""
-    with _figure(7.2, 3.0) as (figure, svg):
+    with figure_svg(7.2, 3.0) as (figure, svg):
         axes = figure.subplots()
         for chosen, name, colour, marker in (
             (~enriched, "other words", "#8A8A8A", "s"),
@@ -173,7 +173,7 @@ def accuracy_by_repeats(share: np.ndarray, accuracy: np.ndarray, enriched: np.nd
 def task_scores(tasks: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> str:
     """One row of a dot chart for each method of each task, with its interval. Each entry: method, value, low, high, ours."""
     rows = sum(len(entries) + 1 for entries in tasks.values())
-    with _figure(7.2, 0.7 + 0.27 * rows) as (figure, svg):
+    with figure_svg(7.2, 0.7 + 0.27 * rows) as (figure, svg):
         axes = figure.subplots()
         labels, places, place = [], [], 0
         for task, entries in tasks.items():
@@ -199,7 +199,7 @@ def task_scores(tasks: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -
 
 def length_histogram(lengths: Mapping[str, Mapping[int, int]]) -> str:
     """Tokens of each length in the dictionary of each candidate."""
-    with _figure(7.2, 2.6) as (figure, svg):
+    with figure_svg(7.2, 2.6) as (figure, svg):
         axes = figure.subplots()
         for index, (name, counts) in enumerate(lengths.items()):
             at = sorted(counts)
@@ -214,7 +214,7 @@ def length_histogram(lengths: Mapping[str, Mapping[int, int]]) -> str:
 
 
 @contextmanager
-def _figure(width: float, height: float):
+def figure_svg(width: float, height: float):
     """A figure, and a function that gives its SVG after the block."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")

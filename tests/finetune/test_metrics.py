@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from grover_dist.finetune.metrics import METRICS, auroc, evaluate_metrics, paired, ranking, score_methods
+from grover_dist.finetune.metrics import (
+    METRICS,
+    RECALLS,
+    SCAN_METRICS,
+    auroc,
+    evaluate_metrics,
+    paired,
+    ranking,
+    scan_metrics,
+    score_methods,
+)
 
 
 def log_softmax(logits):
@@ -94,3 +104,46 @@ def test_blocks_are_drawn_whole():
     for name in METRICS:
         a, b = single["methods"]["a"][name], blocks["methods"]["a"][name]
         assert b["high"] - b["low"] == pytest.approx(a["high"] - a["low"], rel=1e-6)
+
+
+def scans(seed, n_scans=40, width=10):
+    generator = np.random.default_rng(seed)
+    scan = np.repeat(np.arange(n_scans), width)
+    labels = np.zeros(len(scan), int)
+    labels[np.arange(n_scans) * width + generator.integers(0, width, n_scans)] = 1
+    score = np.round(generator.normal(size=len(scan)) + 1.5 * labels, 1)
+    return score, labels, scan
+
+
+def test_precision_at_recall_equals_scikit_learn():
+    score, labels, scan = scans(0)
+    found = scan_metrics(score, labels, scan)
+    precision, recall, _ = reference.precision_recall_curve(labels, score)
+    for wished, name in zip(RECALLS, SCAN_METRICS, strict=False):
+        expected = precision[np.flatnonzero(recall >= wished - 1e-9)[-1]]  # the highest threshold that reaches the recall
+        assert found[name][0] == pytest.approx(expected)
+
+
+def test_ranks_equal_a_loop_over_scans():
+    score, labels, scan = scans(1)
+    ranks, first = [], []
+    for number in np.unique(scan):
+        mine, true = score[scan == number], score[(scan == number) & (labels == 1)][0]
+        above, ties = (mine > true).sum(), (mine == true).sum() - 1
+        ranks.append(1 + above + ties / 2)
+        first.append(1 / (1 + ties) if above == 0 else 0)
+    found = scan_metrics(score, labels, scan)
+    assert found["true_window_rank"][0] == pytest.approx(np.mean(ranks))
+    assert found["true_window_first"][0] == pytest.approx(np.mean(first))
+    constant = scan_metrics(np.zeros(len(scan)), labels, scan)
+    assert constant["true_window_rank"][0] == pytest.approx(5.5) and constant["true_window_first"][0] == pytest.approx(0.1)
+
+
+def test_scans_are_resampled_with_the_other_metrics():
+    score, labels, scan = scans(2)
+    log_prob = log_softmax(np.stack([-score, score], axis=1))
+    chance = log_softmax(np.random.default_rng(0).normal(size=log_prob.shape))
+    found = score_methods({"a": log_prob[None], "b": chance[None]}, labels, scan, samples=300, confidence=0.95, seed=1, scan=scan)
+    rank = found["methods"]["a"]["true_window_rank"]
+    assert set(found["methods"]["a"]) == {*METRICS, *SCAN_METRICS} and rank["low"] < rank["value"] < rank["high"]
+    assert paired(found, "a", "b", confidence=0.95)["true_window_rank"]["high"] < 0

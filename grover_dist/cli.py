@@ -11,6 +11,7 @@ import typer
 
 from grover_dist.errors import UserError
 from grover_dist.finetune.build_commands import build
+from grover_dist.finetune.predict_commands import explain, predict
 
 if TYPE_CHECKING:
     from grover_dist.config import Config
@@ -26,6 +27,8 @@ app = typer.Typer(
 )
 
 app.add_typer(build, name="build")
+app.command()(predict)
+app.command()(explain)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A settings file, for example configs/demo.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Settings that replace those of the file.")]

@@ -15,10 +15,10 @@ from grover_dist.run_dir import disk_error
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` on a clean exit and vanishes on an error."""
+    """A temporary name beside `path`, with its suffix, that becomes `path` on a clean exit and vanishes on an error."""
     if not path.parent.is_dir():
         raise UserError("there is no such folder", where=path.parent, hint="make it first")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

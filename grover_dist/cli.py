@@ -121,6 +121,18 @@ def analyze(config: ConfigPath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def grammar(run: RunPath, overrides: Overrides = None) -> None:
+    """Write the grammar book of a run that has been analysed: its words and their rules, as pages and tables."""
+    from grover_dist.config import load_config
+    from grover_dist.grammar.stage import grammar_of_run
+    from grover_dist.run_dir import RunDir
+
+    folder = RunDir.existing(run)
+    book = grammar_of_run(load_config(run / "config.yaml", overrides or []), folder, say=_say)
+    _say(f"book: {book.file('index.html').resolve()}")
+
+
+@app.command()
 def export(config: ConfigPath, overrides: Overrides = None) -> None:
     """Write the chosen model as plain Hugging Face files and check that they give the same logits."""
     _stage(config, overrides, "export")

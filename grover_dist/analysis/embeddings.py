@@ -3,6 +3,7 @@
     tokens.arrow        one row a token: content, occurrences, soft-masked share, masked-token performance, components
     embeddings.arrow    one row a token: its static and its average contextual vector, of the model and of its twin
     correlations.arrow  component by property: Spearman's rho, partial rho, p, q; model and twin, static and contextual
+    confusion.arrow     one row a pair of masked and expected word: how often first, mean probability
     context.arrow       one row a model, token and layer: self-similarity, explainable variance
     repeats.arrow       one row a token: enrichment in soft-masked bases (where the genome has some and not only those)
     analysis.json       shares of variance, and the findings in words
@@ -28,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 from grover_dist.analysis.context_tables import context_tables, repeat_tables
 from grover_dist.analysis.correlation import Correlations, differ, false_discovery_rate, spearman
 from grover_dist.analysis.devices import to_device
+from grover_dist.analysis.masked import TOP, MaskedPerformance, confusion_table, masked_findings, masked_performance, masked_summary
 from grover_dist.analysis.regions import probe_rows, region_probes
 from grover_dist.analysis.token_statistics import TokenStatistics, token_statistics
 from grover_dist.config import Config
@@ -45,8 +47,7 @@ KINDS = ("static", "contextual")
 MODELS = ("trained", "twin")
 MIN_OCCURRENCES = 5  # of a token in the sample, to have an average contextual vector
 MIN_WORDS = 10
-TOP = 60  # the paper's second accuracy
-_TWIN_SEED = 0x7477696E
+TWIN_SEED = 0x7477696E
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,6 @@ class ContextualMeans:
     @property
     def means(self) -> np.ndarray:
         return self.sums / np.maximum(self.count, 1)[:, None]
-
-
-@dataclass(frozen=True)
-class MaskedPerformance:
-    """Sums over masked occurrences, by label [vocabulary]: how many, how often the label came first or in the first 60, and the loss."""
-
-    tests: np.ndarray
-    first: np.ndarray
-    in_top: np.ndarray
-    nats: np.ndarray
 
 
 def analyze(
@@ -96,7 +87,7 @@ def analyze(
 def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles: int, work: Work) -> dict[str, Any]:
     statistics = token_statistics(corpus, cycles)
     model = load_model(pretrained)
-    twin = masked_lm(model.config, seed=config.seed ^ _TWIN_SEED)
+    twin = masked_lm(model.config, seed=config.seed ^ TWIN_SEED)
     batches = held_out_batches(config, corpus, cycles)
     plain = [unmask(batch) for batch in batches]
     vectors: dict[tuple[str, str], np.ndarray] = {}
@@ -123,9 +114,10 @@ def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles
         scores[key] = _orient(scores[key], correlations[key])
         correlations[key] = spearman(scores[key], properties)
     tokens = _token_table(statistics, contextual.count, performance, chosen, scores)
-    _write_arrow(work, "tokens.arrow", tokens)
-    _write_arrow(work, "embeddings.arrow", _vector_table(statistics, vectors))
-    _write_arrow(work, "correlations.arrow", _correlation_table(correlations))
+    write_arrow(work, "tokens.arrow", tokens)
+    write_arrow(work, "embeddings.arrow", _vector_table(statistics, vectors))
+    write_arrow(work, "correlations.arrow", _correlation_table(correlations))
+    write_arrow(work, "confusion.arrow", confusion_table(performance, statistics.strings))
     summary = {
         "cycles": cycles,
         "windows": sum(len(batch.input_ids) for batch in plain),
@@ -134,17 +126,17 @@ def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles
         "layers": model.config.num_hidden_layers,
         "explained": {f"{name} {kind}": [round(float(x), 6) for x in shares] for (name, kind), shares in explained.items()},
         "strongest": strongest(correlations),
-        "masked": _masked_summary(performance),
+        "masked": masked_summary(performance, statistics),
     }
     table, summary["context"] = context_tables({"trained": model, "twin": twin}, plain, statistics, config.seed)
-    _write_arrow(work, "context.arrow", table)
+    write_arrow(work, "context.arrow", table)
     table, summary["repeats"] = repeat_tables(corpus, cycles, statistics, performance.tests, performance.first, config.seed)
     if table is not None:
-        _write_arrow(work, "repeats.arrow", table)
+        write_arrow(work, "repeats.arrow", table)
     probes, sentences = region_probes(config, corpus, cycles, {"trained": model, "twin": twin})
     summary["regions"] = {"findings": sentences, "probes": probe_rows(probes)}
     deeper = (summary[part]["findings"] for part in ("context", "repeats", "regions"))
-    summary["findings"] = [*findings(summary), *chain.from_iterable(deeper)]
+    summary["findings"] = [*findings(summary), *masked_findings(summary["masked"]), *chain.from_iterable(deeper)]
     work.write_json("analysis.json", summary)
     return summary
 
@@ -191,24 +183,6 @@ def contextual_means(model: BertForMaskedLM, batches: list[MicroBatch], vocabula
         sums.index_add_(0, ids.ravel()[real], hidden.reshape(-1, hidden.shape[-1]).cpu()[real].double())
         count += np.bincount(batch.input_ids[batch.attention_mask > 0], minlength=vocabulary_size)
     return ContextualMeans(sums.numpy(), count)
-
-
-@torch.inference_mode()
-def masked_performance(model: BertForMaskedLM, batches: list[MicroBatch], vocabulary_size: int) -> MaskedPerformance:
-    """How well each token is predicted where it is masked. A tie counts as a miss, so that equal scores win nothing."""
-    device = to_device(model)
-    sums = np.zeros((4, vocabulary_size))
-    for batch in batches:
-        ids, mask = torch.from_numpy(batch.input_ids).to(device), torch.from_numpy(batch.attention_mask).to(device)
-        hidden = model.bert(ids, attention_mask=mask).last_hidden_state.flatten(0, 1)
-        logits = model.cls(hidden[torch.from_numpy(batch.masked_index).to(device)]).float().cpu()
-        labels = torch.from_numpy(batch.labels)
-        own = logits.gather(1, labels[:, None])
-        rank = (logits >= own).sum(dim=1) - 1  # 0: strictly above all others
-        nats = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-        for line, weights in enumerate((torch.ones_like(nats), (rank == 0).float(), (rank < TOP).float(), nats)):
-            sums[line] += np.bincount(batch.labels, weights=weights.double().numpy(), minlength=vocabulary_size)
-    return MaskedPerformance(sums[0].astype(np.int64), sums[1].astype(np.int64), sums[2].astype(np.int64), sums[3])
 
 
 def principal_components(vectors: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
@@ -285,16 +259,6 @@ def _orient(scores: np.ndarray, correlations: Correlations) -> np.ndarray:
     return scores * np.where(signs == 0, 1.0, signs)
 
 
-def _masked_summary(performance: MaskedPerformance) -> dict[str, float]:
-    tests = max(int(performance.tests.sum()), 1)
-    return {
-        "tests": int(performance.tests.sum()),
-        "top1": float(performance.first.sum() / tests),
-        f"top{TOP}": float(performance.in_top.sum() / tests),
-        "nats_per_token": float(performance.nats.sum() / tests),
-    }
-
-
 def _token_table(
     statistics: TokenStatistics,
     sampled: np.ndarray,
@@ -321,8 +285,10 @@ def _token_table(
         "sampled": sampled[words],
         "masked_tests": tests,
         "masked_accuracy": per_test(performance.first),
+        "masked_top5": per_test(performance.in_five),
         f"masked_top{TOP}": per_test(performance.in_top),
         "masked_nats": per_test(performance.nats),
+        "masked_perplexity": pa.array(performance.perplexity[words], mask=tests == 0),
     }
     for (name, kind), values in scores.items():
         if name == "twin":
@@ -356,6 +322,6 @@ def _correlation_table(correlations: dict[tuple[str, str], Correlations]) -> pa.
     return pa.Table.from_pylist(rows)
 
 
-def _write_arrow(work: Work, name: str, table: pa.Table) -> None:
+def write_arrow(work: Work, name: str, table: pa.Table) -> None:
     with pa.OSFile(str(work.file(name)), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

@@ -66,17 +66,20 @@ def token_statistics(corpus: Corpus, cycles: int) -> TokenStatistics:
     )
 
 
-def token_chunks(corpus: Corpus, cycles: int, chunk_rows: int = _CHUNK_ROWS) -> Iterator[tuple[int, int]]:
-    """The whole genome in pieces of about `chunk_rows`, which begin and end at token boundaries."""
-    store, start = corpus.store, 0
-    while start < store.n_rows:
+def token_chunks(
+    corpus: Corpus, cycles: int, chunk_rows: int = _CHUNK_ROWS, *, row_start: int = 0, row_stop: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """The genome, or a part of it that begins and ends at token boundaries, in pieces of about `chunk_rows` that do so too."""
+    store, start = corpus.store, row_start
+    last = store.n_rows if row_stop is None else row_stop
+    while start < last:
         stop = start + chunk_rows
-        while stop < store.n_rows:
+        while stop < last:
             # The end moves left to the nearest boundary; a token longer than the chunk moves it right.
             boundaries = np.flatnonzero(store.level(start + 1, stop + 1) > cycles)
             if len(boundaries):
                 stop = start + 1 + int(boundaries[-1])
                 break
             stop += chunk_rows
-        yield start, min(stop, store.n_rows)
+        yield start, min(stop, last)
         start = stop

@@ -71,6 +71,11 @@ class Pipeline:
     def analysis(self) -> Artifact:
         return self._downstream("analysis")["analysis"]
 
+    def grammar(self) -> Artifact:
+        analysis, (cycles, pretrained) = self.analysis(), self.chosen()
+        arguments = {"corpus": self.corpus(), "pretrained": pretrained, "analysis": analysis, "genome": self.genome()}
+        return self._task("grammar", "grover_dist.grammar.stage:write_grammar", **arguments, cycles=cycles)
+
     def export(self) -> Artifact:
         return self._downstream("export")["export"]
 
@@ -87,6 +92,7 @@ class Pipeline:
             "kmer": list(ladder["evaluations"].values()),
             "selection": self.selection(),
             **artifacts,
+            "grammar": self.grammar(),
         }
         return self._task("report", "grover_dist.report.stage:write_report", artifacts=everything)
 

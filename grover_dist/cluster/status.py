@@ -19,6 +19,7 @@ STAGES = (
     "selection",
     "finetune",
     "analysis",
+    "grammar",
     "export",
     "report",
 )

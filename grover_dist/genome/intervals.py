@@ -1,6 +1,7 @@
-"""Annotations: BED, narrowPeak, GTF, refGene and SGD features become one kind of table, 0-based and half-open.
+"""Annotations: BED, narrowPeak, bedGraph, GTF, refGene, SGD features, UCSC rmsk and RepeatMasker .out become one kind of table, 0-based
+and half-open.
 
-Coordinates are converted here and nowhere else: GTF and SGD are 1-based and closed, and SGD writes the Crick strand with start > end.
+Coordinates are converted here and nowhere else: GTF, SGD and .out are 1-based and closed, and SGD writes the Crick strand with start > end.
 Record names are kept as the file has them; `match_records` is the one place where naming styles meet.
 """
 
@@ -178,6 +179,39 @@ def read_refgene(path: Path) -> Intervals:
         return fields[2], int(fields[4]), int(fields[5]), fields[3], f"{fields[1]}|{fields[12]}", np.nan, NO_POINT
 
     return _read(path, parse, "the 16 columns of refGene")
+
+
+def read_bed_graph(path: Path) -> Intervals:
+    """bedGraph, or BED whose 4th column is a number: the score is that value."""
+
+    def parse(fields: Sequence[str]) -> Line:
+        return fields[0], int(fields[1]), int(fields[2]), ".", ".", float(fields[3]), NO_POINT
+
+    return _read(path, parse, "record, start, end, value, separated by tabs")
+
+
+def read_rmsk(path: Path) -> Intervals:
+    """UCSC rmsk with its bin column; the name is 'class/family|repeat'."""
+
+    def parse(fields: Sequence[str]) -> Line:
+        return fields[5], int(fields[6]), int(fields[7]), fields[9], f"{fields[11]}/{fields[12]}|{fields[10]}", float(fields[1]), NO_POINT
+
+    return _read(path, parse, "the 17 columns of UCSC rmsk")
+
+
+def read_repeat_masker(path: Path) -> Intervals:
+    """RepeatMasker .out, columns set apart by blanks, with or without its head; the name is 'class/family|repeat'."""
+
+    def parse(fields: Sequence[str]) -> Line | None:
+        columns = fields[0].split()
+        if not columns or not columns[0].isdigit():
+            if not columns or columns[0] in ("SW", "score", "bit"):
+                return None
+            raise ValueError("the first column is not a score")
+        strand = {"C": "-", "+": "+"}.get(columns[8], ".")
+        return columns[4], int(columns[5]) - 1, int(columns[6]), strand, f"{columns[10]}|{columns[9]}", float(columns[0]), NO_POINT
+
+    return _read(path, parse, "the 15 columns of RepeatMasker .out")
 
 
 def read_sgd_features(path: Path, types: Sequence[str] | None = None) -> Intervals:

@@ -10,6 +10,7 @@ from grover_dist.analysis.context_tables import MIN_TESTS, SIGNIFICANT
 from grover_dist.analysis.embeddings import KINDS, PROPERTIES, PROPERTY_NAMES, read_summary, read_table
 from grover_dist.analysis.finetune_scores import method_rows, read_metrics
 from grover_dist.analysis.truths import Truth
+from grover_dist.grammar.stage import read_grammar
 from grover_dist.report import figures
 from grover_dist.report.page import NOTHING, Column, PageSection, big_bases, decimals, integer, interval, percent, seconds
 from grover_dist.report.task_figures import task_figure
@@ -137,6 +138,18 @@ def regions_section(analysis: Artifact | None) -> PageSection | None:
     ]
     if summary["probes"]:
         section.table(summary["probes"], columns)
+    return section
+
+
+def grammar_section(grammar: Artifact) -> PageSection:
+    section = PageSection("grammar", "The grammar book")
+    section.text(
+        "Every word with its places, neighbours, substitutes and annotations, and the rules over words. A phrase counts only where it "
+        "beats both its parts and a genome shuffled with all dinucleotides kept; an influence, where it is above 0 beyond chance."
+    )
+    section.bullets([f"{sentence}." for sentence in read_grammar(grammar)["findings"]])
+    section.link("Open the grammar book", f"../../grammar/{grammar.path.name}/index.html")
+    section.note(f"Its tables are in grammar/{grammar.path.name} of the run's folder.")
     return section
 
 

@@ -41,6 +41,10 @@ class PageSection:
     def note(self, text: str) -> None:
         self.blocks.append({"kind": "note", "text": text})
 
+    def link(self, text: str, target: str) -> None:
+        """target: relative to the report's own folder."""
+        self.blocks.append({"kind": "link", "text": text, "target": target})
+
     def heading(self, text: str) -> None:
         self.blocks.append({"kind": "heading", "text": text})
 

@@ -12,6 +12,7 @@ from grover_dist.report.analysis_sections import (
     context_section,
     embeddings_section,
     finetune_section,
+    grammar_section,
     provenance_section,
     regions_section,
     repeats_section,
@@ -21,8 +22,21 @@ from grover_dist.report.page import Tile, big_bases, percent, render
 from grover_dist.report.sections import genome_section, pretraining_section, selection_section, vocabulary_section
 from grover_dist.run_dir import Artifact, RunDir, Work
 
-STAGES = ("genome", "learn", "health", "kmer-task", "kmer-baselines", "pretrain", "kmer", "selection", "finetune", "analysis", "export")
-_FORMAT = 1  # of the page; a change makes a new report of the same run
+STAGES = (
+    "genome",
+    "learn",
+    "health",
+    "kmer-task",
+    "kmer-baselines",
+    "pretrain",
+    "kmer",
+    "selection",
+    "finetune",
+    "analysis",
+    "grammar",
+    "export",
+)
+_FORMAT = 2  # of the page; a change makes a new report of the same run
 
 
 def write_report(
@@ -59,6 +73,7 @@ def _page(config: Config, by_stage: Mapping[str, Sequence[Artifact]], truths: Se
     chosen = decision["chosen"] if decision else None
     sections = [truths_section(truths)] if truths is not None else []
     analysis = _last(by_stage, "analysis")
+    grammar = _last(by_stage, "grammar")
     embedding_sections = [make(analysis) for make in (embeddings_section, context_section, repeats_section, regions_section)]
     sections += [
         genome_section(_last(by_stage, "genome")),
@@ -66,6 +81,7 @@ def _page(config: Config, by_stage: Mapping[str, Sequence[Artifact]], truths: Se
         pretraining_section(by_stage.get("pretrain", ()), chosen),
         selection_section(_last(by_stage, "selection")),
         *(section for section in embedding_sections if section is not None),
+        *([grammar_section(grammar)] if grammar is not None else []),
         finetune_section(by_stage.get("finetune", ())),
         provenance_section(by_stage),
     ]

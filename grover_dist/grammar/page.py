@@ -55,7 +55,7 @@ def _index(book: Book, summary: Mapping[str, Any]) -> dict[str, Any]:
         "ambiguity": _plain(1 - book.words["self_similarity"][ids], 3),
         "repeats": _plain(book.words["masked_share"][ids], 4),
     }
-    first = int(ids[0])
+    first, complements = int(ids[0]), book.reverse_complements()
     return {
         "name": book.name,
         "cycles": book.cycles,
@@ -64,7 +64,7 @@ def _index(book: Book, summary: Mapping[str, Any]) -> dict[str, Any]:
         "shard": SHARD_WORDS,
         "columns": list(columns),
         "words": [list(row) for row in zip(*columns.values(), strict=True)],
-        "complement": [other - first if other >= 0 else -1 for other in (book.reverse_complements()[i] for i in ids)],
+        "complement": [complements[i] - first if complements[i] >= 0 else -1 for i in ids],
         "records": _records(book),
         "softMasked": bool(statistics.masked_bases.any()),
         "findings": summary["findings"],

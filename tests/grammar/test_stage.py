@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -48,7 +49,7 @@ def shards(book) -> list[dict]:
 def test_words_are_those_of_the_genome(small_run, book) -> None:
     corpus = Corpus.open(small_run.learn)
     edges = corpus.store.contigs.row_start.tolist()
-    ids = np.concatenate([corpus.ids_of_rows(a, b, small_run.chosen) for a, b in zip(edges, edges[1:], strict=False)])
+    ids = np.concatenate([corpus.ids_of_rows(a, b, small_run.chosen) for a, b in pairwise(edges)])
     strings = corpus.vocabulary.strings(small_run.chosen)
     expected = Counter(strings[i] for i in ids)
     words = read_table(book, "words.arrow").to_pydict()

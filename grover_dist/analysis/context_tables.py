@@ -11,8 +11,10 @@ from scipy import stats
 from transformers.models.bert.modeling_bert import BertForMaskedLM
 
 from grover_dist.analysis.context import ContextProfile, ExplainableVariance, context_profile, explainable_variance
-from grover_dist.analysis.enrichment import Enrichment, enrichment
+from grover_dist.analysis.enrichment import Enrichment, class_enrichment, enrichment
+from grover_dist.analysis.regions import SOFT_MASK
 from grover_dist.analysis.token_statistics import TokenStatistics
+from grover_dist.analysis.tracks import ClassTrack
 from grover_dist.corpus.batches import MicroBatch
 from grover_dist.corpus.corpus import Corpus
 
@@ -54,26 +56,71 @@ def context_tables(
 
 
 def repeat_tables(
-    corpus: Corpus, cycles: int, statistics: TokenStatistics, tests: np.ndarray, first: np.ndarray, seed: int
+    corpus: Corpus,
+    cycles: int,
+    statistics: TokenStatistics,
+    tests: np.ndarray,
+    first: np.ndarray,
+    seed: int,
+    tracks: Sequence[ClassTrack] = (),
 ) -> tuple[pa.Table | None, dict[str, Any]]:
-    """`repeats.arrow` (one row a word) and its summary; None where the genome has no soft mask or nothing else.
+    """`repeats.arrow` (one row a word and class: of the soft mask and of each track) and its summary; None where there is neither.
 
     tests, first: masked occurrences of each token and how often it was predicted first.
     """
     masked_bases, bases = int(statistics.masked_bases.sum()), int((statistics.count * statistics.length_bp).sum())
+    tables, summary = [], {"findings": [], "tracks": []}
     if masked_bases in (0, bases):
-        return None, {"findings": ["The genome has no soft mask" if masked_bases == 0 else "The whole genome is soft-masked"]}
-    found = enrichment(corpus, cycles, seed=seed)
-    summary = _repeat_summary(found, statistics, tests, first)
+        summary["findings"].append("The genome has no soft mask" if masked_bases == 0 else "The whole genome is soft-masked")
+    else:
+        found = enrichment(corpus, cycles, seed=seed)
+        summary |= _repeat_summary(found, statistics, tests, first)
+        tables.append(_enrichment_rows(SOFT_MASK, "", found, statistics))
+    for track in tracks:
+        by_class = class_enrichment(corpus, cycles, track.of_rows, len(track.classes), seed=seed)
+        tables += [_enrichment_rows(track.name, name, found, statistics) for name, found in zip(track.classes, by_class, strict=True)]
+        rows = [_class_row(track, name, found, statistics, tests, first) for name, found in zip(track.classes, by_class, strict=True)]
+        summary["tracks"] += rows
+        best = max(rows, key=lambda row: row["enriched"])
+        text = f"{track.name}: words are enriched in {sum(row['enriched'] > 0 for row in rows)} of {len(rows)} classes"
+        if best["enriched"]:
+            text += f", most in {best['class']} ({best['enriched']} words, above all {', '.join(best['top'][:4])})"
+        summary["findings"].append(text)
+    return (pa.concat_tables(tables) if tables else None), summary
+
+
+def _enrichment_rows(track: str, name: str, found: Enrichment, statistics: TokenStatistics) -> pa.Table:
     words = np.flatnonzero(statistics.is_word)
-    table = pa.table(
+    return pa.table(
         {
+            "track": [track] * len(words),
+            "class": [name] * len(words),
             "token": [statistics.strings[i] for i in words],
             "bases_sampled": found.bases[words],
-            **{name: _nullable(getattr(found, name)[words]) for name in ("share", "expected", "fold", "p", "q")},
+            **{key: _nullable(getattr(found, key)[words]) for key in ("share", "expected", "fold", "p", "q")},
         }
     )
-    return table, summary
+
+
+def _class_row(
+    track: ClassTrack, name: str, found: Enrichment, statistics: TokenStatistics, tests: np.ndarray, first: np.ndarray
+) -> dict[str, Any]:
+    """Enriched words of one class, and how well the model predicts them where they are masked."""
+    enriched = np.flatnonzero(np.nan_to_num(found.q, nan=1.0) < SIGNIFICANT)
+    order = enriched[np.argsort(-found.fold[enriched], kind="stable")]
+    asked, others = tests[enriched].sum(), np.setdiff1d(np.flatnonzero(statistics.is_word), enriched)
+    rows = track.row_stop[track.kind == track.classes.index(name)] - track.row_start[track.kind == track.classes.index(name)]
+    return {
+        "track": track.name,
+        "class": name,
+        "intervals": len(rows),
+        "bases": int(rows.sum()),
+        "enriched": len(enriched),
+        "top": [_short(statistics.strings[i]) for i in order[:8]],
+        "fold": round(float(found.fold[order[0]]), 3) if len(order) else None,
+        "accuracy": float(first[enriched].sum() / asked) if asked else None,
+        "accuracy_others": float(first[others].sum() / max(tests[others].sum(), 1)),
+    }
 
 
 def _repeat_summary(found: Enrichment, statistics: TokenStatistics, tests: np.ndarray, first: np.ndarray) -> dict[str, Any]:
@@ -89,9 +136,7 @@ def _repeat_summary(found: Enrichment, statistics: TokenStatistics, tests: np.nd
             for i in order[:20]
         ],
     }
-    named = ", ".join(
-        statistics.strings[i] if len(statistics.strings[i]) <= 20 else f"{statistics.strings[i][:17]}..." for i in order[:_NAMED]
-    )
+    named = ", ".join(_short(statistics.strings[i]) for i in order[:_NAMED])
     summary["findings"] = [
         f"{len(enriched)} of {int(tested.sum())} words are enriched in soft-masked bases at a false discovery rate of "
         f"{100 * SIGNIFICANT:.0f} %" + (f", most of all {named}" if named else "")
@@ -121,6 +166,10 @@ def _context_rows(name: str, profile: ContextProfile, variance: ExplainableVaria
         tiled = np.where(last, np.tile(values[words], layers), np.nan)
         columns[key] = _nullable(tiled)
     return pa.table(columns)
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= 20 else f"{word[:17]}..."
 
 
 def _nullable(values: np.ndarray) -> pa.Array:

@@ -5,7 +5,8 @@
     correlations.arrow  component by property: Spearman's rho, partial rho, p, q; model and twin, static and contextual
     confusion.arrow     one row a pair of masked and expected word: how often first, mean probability
     context.arrow       one row a model, token and layer: self-similarity, explainable variance
-    repeats.arrow       one row a token: enrichment in soft-masked bases (where the genome has some and not only those)
+    repeats.arrow       one row a token and class: enrichment in soft-masked bases (where the genome has some and not only those) and in
+                        each class of each annotation track
     analysis.json       shares of variance, and the findings in words
 
 The twin is the same architecture with its random initial weights. Its average contextual vectors are not empty: a token's neighbours
@@ -32,6 +33,7 @@ from grover_dist.analysis.devices import to_device
 from grover_dist.analysis.masked import TOP, MaskedPerformance, confusion_table, masked_findings, masked_performance, masked_summary
 from grover_dist.analysis.regions import probe_rows, region_probes
 from grover_dist.analysis.token_statistics import TokenStatistics, token_statistics
+from grover_dist.analysis.tracks import ClassTrack, load_track
 from grover_dist.config import Config
 from grover_dist.corpus.batches import MaskedBatches, MicroBatch
 from grover_dist.corpus.corpus import Corpus
@@ -130,10 +132,12 @@ def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles
     }
     table, summary["context"] = context_tables({"trained": model, "twin": twin}, plain, statistics, config.seed)
     write_arrow(work, "context.arrow", table)
-    table, summary["repeats"] = repeat_tables(corpus, cycles, statistics, performance.tests, performance.first, config.seed)
+    tracks = [load_track(settings, corpus.store.contigs) for settings in config.analysis.tracks]
+    classes = [track for track in tracks if isinstance(track, ClassTrack)]
+    table, summary["repeats"] = repeat_tables(corpus, cycles, statistics, performance.tests, performance.first, config.seed, classes)
     if table is not None:
         write_arrow(work, "repeats.arrow", table)
-    probes, sentences = region_probes(config, corpus, cycles, {"trained": model, "twin": twin})
+    probes, sentences = region_probes(config, corpus, cycles, {"trained": model, "twin": twin}, tracks)
     summary["regions"] = {"findings": sentences, "probes": probe_rows(probes)}
     deeper = (summary[part]["findings"] for part in ("context", "repeats", "regions"))
     summary["findings"] = [*findings(summary), *masked_findings(summary["masked"]), *chain.from_iterable(deeper)]

@@ -7,9 +7,11 @@ only their alignment goes. p is the normal tail of the z-score over the permutat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from scipy import stats
 
 from grover_dist.analysis.correlation import false_discovery_rate
@@ -22,7 +24,7 @@ MOST_BLOCKS = 400  # 4 Mb: what larger genomes add is precision that no word nee
 
 @dataclass(frozen=True)
 class Enrichment:
-    """By model id, [vocabulary]: bases of the token in the sampled blocks, share of them in the track, the null's mean share, p, q. NaN
+    """By model id, [vocabulary]: bases of the token in the sampled blocks, share of them in the class, the null's mean share, p, q. NaN
     for tokens that do not occur.
     """
 
@@ -41,29 +43,55 @@ class Enrichment:
 def enrichment(
     corpus: Corpus, cycles: int, track: np.ndarray | None = None, *, seed: int = 0, permutations: int = PERMUTATIONS
 ) -> Enrichment:
-    """track: bool [rows of the genome]; None: the soft mask. Each block is read once."""
+    """track: bool [rows of the genome]; None: the soft mask."""
+
+    def labels(row_start: int, row_stop: int) -> np.ndarray:
+        marked = corpus.store.masked(row_start, row_stop) if track is None else track[row_start:row_stop]
+        return marked.astype(np.int64) - 1
+
+    return class_enrichment(corpus, cycles, labels, 1, seed=seed, permutations=permutations)[0]
+
+
+def class_enrichment(
+    corpus: Corpus,
+    cycles: int,
+    labels: Callable[[int, int], np.ndarray],
+    classes: int,
+    *,
+    seed: int = 0,
+    permutations: int = PERMUTATIONS,
+) -> list[Enrichment]:
+    """One result a class. labels(row_start, row_stop): class of each row from 0, -1 for none. Each block is read once; q is over all
+    words and classes.
+    """
     blocks = _blocks(corpus.store.n_rows)
     size = len(corpus.vocabulary.strings(cycles))
-    ids, tracks = [], []
-    for start in blocks:
-        ids.append(_token_of_base(corpus, cycles, start, start + BLOCK_ROWS, size))
-        tracks.append(corpus.store.masked(start, start + BLOCK_ROWS) if track is None else track[start : start + BLOCK_ROWS])
-    tokens = np.stack(ids)
-    marked = np.stack(tracks)
+    nothing = np.zeros((len(blocks), BLOCK_ROWS), np.int32)
+    tokens, marked = nothing.copy(), nothing.copy()
+    for line, start in enumerate(blocks.tolist()):
+        tokens[line] = _token_of_base(corpus, cycles, start, start + BLOCK_ROWS, size)
+        marked[line] = labels(start, start + BLOCK_ROWS)
     bases = np.bincount(tokens.ravel(), minlength=size + 1)[:size]
-    observed = _covered(tokens, marked, size)
+    observed = np.zeros((classes, size + 1))
+    _covered(tokens, marked, np.arange(len(blocks)), 0, observed)
     random = np.random.default_rng([seed, 0x656E72])
-    null = np.empty((permutations, size))
-    for index in range(permutations):
+    mean, squares = np.zeros((classes, size + 1)), np.zeros((classes, size + 1))
+    for _ in range(permutations):
+        null = np.zeros((classes, size + 1))
         shift = int(random.integers(BLOCK_ROWS))
-        null[index] = _covered(tokens, np.roll(marked[_derangement(len(blocks), random)], shift, axis=1), size)
+        _covered(tokens, marked, _derangement(len(blocks), random), shift, null)
+        mean += null
+        squares += null**2
+    mean /= permutations
+    spread = np.sqrt(np.maximum(squares - permutations * mean**2, 0.0) / max(permutations - 1, 1))
     used = bases > 0
-    mean, spread = null.mean(axis=0), null.std(axis=0, ddof=1)
+    observed, mean, spread = (values[:, :size] for values in (observed, mean, spread))
     with np.errstate(divide="ignore", invalid="ignore"):
         z = (observed - mean) / spread
         share, expected = np.where(used, observed / bases, np.nan), np.where(used, mean / bases, np.nan)
-    p = np.where(used & (spread > 0), stats.norm.sf(z), np.nan)
-    return Enrichment(bases, share, expected, p, false_discovery_rate(p))
+    p = np.where(used & (spread > 1e-9), stats.norm.sf(z), np.nan)
+    q = false_discovery_rate(p.ravel()).reshape(p.shape)
+    return [Enrichment(bases, share[kind], expected[kind], p[kind], q[kind]) for kind in range(classes)]
 
 
 def _blocks(n_rows: int) -> np.ndarray:
@@ -83,8 +111,16 @@ def _token_of_base(corpus: Corpus, cycles: int, row_start: int, row_stop: int, n
     return found
 
 
-def _covered(tokens: np.ndarray, marked: np.ndarray, size: int) -> np.ndarray:
-    return np.bincount(tokens[marked], minlength=size + 1)[:size].astype(np.float64)
+@njit(cache=True, nogil=True)
+def _covered(tokens, marked, partner, shift, out):
+    """Add up rows by class and token, each block's tokens under the labels of its partner moved by `shift`."""
+    rows = tokens.shape[1]
+    for block in range(tokens.shape[0]):
+        other = partner[block]
+        for row in range(rows):
+            label = marked[other, (row - shift) % rows]
+            if label >= 0:
+                out[label, tokens[block, row]] += 1
 
 
 def _derangement(n: int, random: np.random.Generator) -> np.ndarray:

@@ -18,12 +18,14 @@ from sklearn.preprocessing import StandardScaler
 from transformers.models.bert.modeling_bert import BertForMaskedLM
 
 from grover_dist.analysis.devices import to_device
+from grover_dist.analysis.tracks import SignalTrack, Track
 from grover_dist.config import Config
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.windows import WindowTable, make_windows
 from grover_dist.genome.split import split_blocks
 
 CLS_ID, SEP_ID = 2, 3
+SOFT_MASK = "soft mask"
 READOUTS = ("cls", "mean", "max")
 NULLS = ("shuffled labels", "composition", "untrained twin")
 MIN_MEMBERS = 20  # windows of a class; smaller classes are left out, and said so
@@ -87,14 +89,18 @@ def region_embeddings(model: BertForMaskedLM, corpus: Corpus, windows: WindowTab
     return found
 
 
-def composition(corpus: Corpus, windows: WindowTable) -> np.ndarray:
-    """What needs no model: shares of the 16 dinucleotides, and G+C, of each window: float64 [windows, 17]."""
-    rows = np.empty((len(windows), 17))
+def composition(corpus: Corpus, windows: WindowTable, *, soft_mask: bool = True) -> np.ndarray:
+    """What needs no model: shares of the 16 dinucleotides, G+C, and (where it is not what is asked) the soft-masked share of each window:
+    float64 [windows, 18].
+    """
+    rows = np.zeros((len(windows), 18))
     for line, (start, stop) in enumerate(zip(windows.row_start.tolist(), windows.row_stop.tolist(), strict=True)):
         codes = corpus.store.base(start, stop).astype(np.int64)
         pairs = np.bincount(codes[:-1] * 4 + codes[1:], minlength=16)
         rows[line, :16] = pairs / max(pairs.sum(), 1)
         rows[line, 16] = np.isin(codes, (1, 2)).mean()
+        if soft_mask:
+            rows[line, 17] = corpus.store.masked(start, stop).mean()
     return rows
 
 
@@ -133,8 +139,11 @@ def probe_regions(
     return Probe(label, tuple(map(str, kept)), int(used.sum()), own[0], own[1], _balanced(truth, own[2]), nulls, lows, left_out)
 
 
-def region_probes(config: Config, corpus: Corpus, cycles: int, models: Mapping[str, BertForMaskedLM]) -> tuple[list[Probe], list[str]]:
-    """Probes of held-out windows by their soft mask (repeat: half of the bases or more). models: trained and twin.
+def region_probes(
+    config: Config, corpus: Corpus, cycles: int, models: Mapping[str, BertForMaskedLM], tracks: Sequence[Track] = ()
+) -> tuple[list[Probe], list[str]]:
+    """Probes of held-out windows by their soft mask (repeat: half of the bases or more) and by every annotation track: the class over
+    half of the window, or the outer thirds of a signal. models: trained and twin.
 
     Returns the probes, and a sentence for each set of labels, tested or not.
     """
@@ -143,11 +152,17 @@ def region_probes(config: Config, corpus: Corpus, cycles: int, models: Mapping[s
     count = min(config.analysis.windows, len(held_out))
     windows = held_out.take(((np.arange(count) + 0.5) * len(held_out) / count).astype(np.int64))
     shares = [corpus.store.masked(int(a), int(b)).mean() for a, b in zip(windows.row_start, windows.row_stop, strict=True)]
-    labels = {"soft mask": np.where(np.array(shares) >= 0.5, "repeat", "unique").astype("<U6")}
+    labels = {SOFT_MASK: np.where(np.array(shares) >= 0.5, "repeat", "unique").astype("<U6")}
+    for track in tracks:
+        if isinstance(track, SignalTrack):
+            labels[track.name] = track.labels(corpus.store.contigs, windows.row_start, windows.row_stop)
+        else:
+            labels[track.name] = track.labels(windows.row_start, windows.row_stop)
     embedded = {name: region_embeddings(model, corpus, windows, cycles) for name, model in models.items()}
-    content, blocks = composition(corpus, windows), split.block_of(windows.row_start)
+    content = {masked: composition(corpus, windows, soft_mask=masked) for masked in (True, False)}
+    blocks = split.block_of(windows.row_start)
     found = [
-        probe_regions(label, classes, blocks, embedded["trained"], embedded["twin"], content, seed=config.seed)
+        probe_regions(label, classes, blocks, embedded["trained"], embedded["twin"], content[label != SOFT_MASK], seed=config.seed)
         for label, classes in labels.items()
     ]
     return [item for item in found if isinstance(item, Probe)], [item if isinstance(item, str) else item.sentence() for item in found]

@@ -56,6 +56,13 @@ class ClassTrack:
                 found[start - row_start : stop - row_start] = True
         return found
 
+    def of_rows(self, row_start: int, row_stop: int) -> np.ndarray:
+        """int64 [row_stop - row_start]: class of each row, -1 where there is none; of overlapping intervals the later one."""
+        found = np.full(row_stop - row_start, -1, np.int64)
+        for which, start, stop in self.over(row_start, row_stop):
+            found[start - row_start : stop - row_start] = which
+        return found
+
     def labels(self, row_start: np.ndarray, row_stop: np.ndarray, *, at_least: float = 0.5) -> np.ndarray:
         """Text [n]: the class that covers most of each window, "" where none covers `at_least` of it."""
         found = np.full(len(row_start), "", object)

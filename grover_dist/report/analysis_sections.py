@@ -9,6 +9,8 @@ import numpy as np
 from grover_dist.analysis.context_tables import MIN_TESTS, SIGNIFICANT
 from grover_dist.analysis.embeddings import KINDS, PROPERTIES, PROPERTY_NAMES, read_summary, read_table
 from grover_dist.analysis.finetune_scores import method_rows, read_metrics
+from grover_dist.analysis.masked import masked_findings
+from grover_dist.analysis.regions import SOFT_MASK
 from grover_dist.analysis.truths import Truth
 from grover_dist.grammar.stage import read_grammar
 from grover_dist.report import figures
@@ -86,16 +88,56 @@ def context_section(analysis: Artifact | None) -> PageSection | None:
     return section
 
 
+def masked_section(analysis: Artifact | None) -> PageSection | None:
+    if analysis is None:
+        return None
+    section = PageSection("masked", "Masked words, one by one")
+    summary = read_summary(analysis)["masked"]
+    section.text(" ".join(f"{sentence}." for sentence in masked_findings(summary)))
+    rows = [row for row in summary["by_length"] if row["tests"] >= MIN_TESTS]
+    if len(rows) > 1:
+        section.figure(
+            figures.masked_by_length([row["length_bp"] for row in rows], [row["top1"] for row in rows], [row["top5"] for row in rows]),
+            f"Held-out masked words by their length, lengths with {MIN_TESTS} tests or more.",
+        )
+    columns = [
+        Column("masked word", "token", number=False, word=True),
+        Column("predicted instead", "predicted", number=False, word=True),
+        Column("times", "first", integer),
+        Column("tests of the word", "tests", integer),
+    ]
+    if summary["confused"]:
+        section.table(summary["confused"], columns, "The commonest confusions. All are in confusion.arrow, each word in tokens.arrow.")
+    return section
+
+
 def repeats_section(analysis: Artifact | None) -> PageSection | None:
     if analysis is None:
         return None
     section = PageSection("repeats", "Words of repeats")
     summary = read_summary(analysis)["repeats"]
     section.text(" ".join(f"{sentence}." for sentence in summary["findings"]))
+    if summary["tracks"]:
+        section.table(
+            summary["tracks"],
+            [
+                Column("annotation", "track", number=False),
+                Column("class", "class", number=False),
+                Column("bases", "bases", big_bases),
+                Column("words enriched", "enriched", integer),
+                Column("strongest", lambda row: ", ".join(row["top"][:4]) or None, number=False, word=True),
+                Column("over expectation", "fold", lambda value: f"{value:.2f} x"),
+                Column("predicted first", "accuracy", percent),
+                Column("other words", "accuracy_others", percent),
+            ],
+            "Words enriched in each class (block permutation, q < 0.05 over all words and classes of the annotation), and how often the "
+            "model predicts them first where they are masked.",
+        )
     if "top" not in summary:
         return section
     tokens = read_table(analysis, "tokens.arrow").to_pydict()
-    q = dict(zip(*(read_table(analysis, "repeats.arrow")[name].to_pylist() for name in ("token", "q")), strict=True))
+    rows = read_table(analysis, "repeats.arrow").to_pylist()
+    q = {row["token"]: row["q"] for row in rows if row["track"] == SOFT_MASK}
     judged = [i for i, tests in enumerate(tokens["masked_tests"]) if tests >= MIN_TESTS and tokens["masked_share"][i] is not None]
     if len(judged) > 1:
         share, accuracy = (np.array([tokens[name][i] for i in judged]) for name in ("masked_share", "masked_accuracy"))

@@ -170,6 +170,23 @@ def accuracy_by_repeats(share: np.ndarray, accuracy: np.ndarray, enriched: np.nd
     return svg()
 
 
+def masked_by_length(lengths: Sequence[int], first: Sequence[float], in_five: Sequence[float]) -> str:
+    """Masked-token accuracy against the length of the word."""
+    with _figure(7.2, 2.5) as (figure, svg):
+        axes = figure.subplots()
+        for name, values, colour, line, marker in (
+            ("among the first five", in_five, PALETTE[4], "--", "s"),
+            ("predicted first", first, PALETTE[0], "-", "o"),
+        ):
+            axes.plot(lengths, [100 * value for value in values], color=colour, linestyle=line, marker=marker, markersize=4, label=name)
+        axes.set_xlabel("length of the masked word (bases)")
+        axes.set_ylabel("held-out cases (%)")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+        axes.legend()
+    return svg()
+
+
 def task_scores(tasks: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> str:
     """One row of a dot chart for each method of each task, with its interval. Each entry: method, value, low, high, ours."""
     rows = sum(len(entries) + 1 for entries in tasks.values())

@@ -13,6 +13,7 @@ from grover_dist.report.analysis_sections import (
     embeddings_section,
     finetune_section,
     grammar_section,
+    masked_section,
     provenance_section,
     regions_section,
     repeats_section,
@@ -74,7 +75,9 @@ def _page(config: Config, by_stage: Mapping[str, Sequence[Artifact]], truths: Se
     sections = [truths_section(truths)] if truths is not None else []
     analysis = _last(by_stage, "analysis")
     grammar = _last(by_stage, "grammar")
-    embedding_sections = [make(analysis) for make in (embeddings_section, context_section, repeats_section, regions_section)]
+    embedding_sections = [
+        make(analysis) for make in (embeddings_section, masked_section, context_section, repeats_section, regions_section)
+    ]
     sections += [
         genome_section(_last(by_stage, "genome")),
         vocabulary_section(_last(by_stage, "learn"), _last(by_stage, "health"), config.pretrain.candidates, chosen, analysis),

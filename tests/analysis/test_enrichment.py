@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from grover_dist.analysis.enrichment import BLOCK_ROWS, enrichment
+from grover_dist.analysis.enrichment import BLOCK_ROWS, class_enrichment, enrichment
 from grover_dist.corpus.corpus import Corpus
 
 
@@ -40,3 +40,21 @@ def test_counts_are_of_whole_tokens_in_whole_blocks(small_run) -> None:
     assert blocks * (BLOCK_ROWS - 2 * longest) <= found.bases.sum() <= blocks * BLOCK_ROWS
     assert np.nanmin(found.share) == np.nanmax(found.share) == 1.0
     assert np.isnan(found.p).all()  # a track without contrast tests nothing
+
+
+def test_classes_are_told_apart(small_run) -> None:
+    """One class drawn over TT, one over AA, both in one pass: each finds its word and not the other's."""
+    corpus, cycles = Corpus.open(small_run.learn), small_run.chosen
+    n = corpus.store.n_rows
+    ids, starts = corpus.ids_of_rows(0, n, cycles), corpus.starts_of_rows(0, n, cycles)
+    words = [corpus.vocabulary.strings(cycles).index(word) for word in ("TT", "AA")]
+    labels = np.full(n, -1)
+    for kind, word in enumerate(words):
+        for start, stop in zip(starts[ids == word], np.append(starts[1:], n)[ids == word], strict=True):
+            labels[start:stop] = kind
+    found = class_enrichment(corpus, cycles, lambda a, b: labels[a:b], 2, permutations=50)
+    for kind in range(2):
+        assert found[kind].share[words[kind]] > 0.999 and found[kind].q[words[kind]] < 1e-6
+        assert found[kind].share[words[1 - kind]] == 0 and found[kind].q[words[1 - kind]] > 0.5
+    single = enrichment(corpus, cycles, labels == 0, permutations=50)
+    np.testing.assert_allclose(found[0].expected, single.expected)

@@ -16,6 +16,7 @@ SECTIONS = (
     "pretraining",
     "selection",
     "embeddings",
+    "masked",
     "context",
     "repeats",
     "regions",
@@ -71,7 +72,8 @@ def test_one_file_without_network(html: str) -> None:
 
 def test_every_section_is_there_in_order(html: str) -> None:
     assert tuple(re.findall(r'<section id="(\w+)">', html)) == SECTIONS
-    assert html.count("<svg") == 10  # lengths, curves, accuracy, map, correlations, layers, repeats, tasks, and one for each of two tasks
+    # lengths, curves, accuracy, map, correlations, masked, layers, repeats, tasks, and one for each of two tasks
+    assert html.count("<svg") == 11
 
 
 def test_the_numbers_are_the_runs_own(html: str, small_run) -> None:

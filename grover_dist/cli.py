@@ -133,6 +133,40 @@ def grammar(run: RunPath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def tracks(
+    run: RunPath,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
+    region: Annotated[
+        list[str] | None, typer.Option(help="RECORD or RECORD:START-END; may be given again. All of the genome without it.")
+    ] = None,
+    genome: Annotated[str, typer.Option(help="The browser's name of the assembly, for the hub.")] = "hg19",
+) -> None:
+    """Tracks of an analysed model for a genome browser: tokens, information and surprise of each base, clusters of regions, a UCSC hub."""
+    from grover_dist.analysis.browser import write_tracks
+    from grover_dist.analysis.embeddings import load_model
+    from grover_dist.config import load_config
+    from grover_dist.corpus.corpus import Corpus
+    from grover_dist.grammar.stage import analysed
+    from grover_dist.run_dir import RunDir
+
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError("the folder is not empty", where=folder, hint="name a new folder")
+    corpus, pretrained, analysis = analysed(RunDir.existing(run))
+    config = load_config(run / "config.yaml")
+    write_tracks(
+        load_model(pretrained),
+        Corpus.open(corpus),
+        int(analysis.counts["cycles"]),
+        folder,
+        regions=region or [],
+        max_tokens=config.windows.max_tokens,
+        genome=genome,
+        seed=config.seed,
+        say=_say,
+    )
+
+
+@app.command()
 def export(config: ConfigPath, overrides: Overrides = None) -> None:
     """Write the chosen model as plain Hugging Face files and check that they give the same logits."""
     _stage(config, overrides, "export")

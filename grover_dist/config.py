@@ -316,6 +316,10 @@ class AnchorSettings(Section):
 class AnalysisSettings(Section):
     windows: int = Field(1_000, ge=1)  # held-out windows for average token embeddings
     components: int = Field(6, ge=1)
+    shuffled_fraction: Fraction = 0.0  # of the pretraining budget, for a model of a shuffled genome as a null; 0: none
+    word2vec_tokens: int = Field(1_000_000, ge=0)  # training tokens of the Word2Vec comparison; 0: none
+    map: Literal["tsne", "umap", "none"] = "tsne"  # of the words' vectors in the plane; umap needs the extra `analysis`
+    clusters: int = Field(8, ge=2)  # of the words, by hierarchical clustering
     tracks: tuple[TrackSettings, ...] = ()  # repeat classes, chromatin states, genes, replication timing ...
 
 

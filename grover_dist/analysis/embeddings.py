@@ -1,8 +1,8 @@
 """Stage "analysis": what the embedding of a token encodes, beside the same numbers for a model that was never trained.
 
     tokens.arrow        one row a token: content, occurrences, soft-masked share, masked-token performance, components
-    embeddings.arrow    one row a token: its static and its average contextual vector, of the model and of its twin
-    correlations.arrow  component by property: Spearman's rho, partial rho, p, q; model and twin, static and contextual
+    embeddings.arrow    one row a token: its static and its average contextual vector, of the model and of its nulls
+    correlations.arrow  component by property: Spearman's rho, partial rho, p, q; models and nulls, static and contextual
     confusion.arrow     one row a pair of masked and expected word: how often first, mean probability
     context.arrow       one row a model, token and layer: self-similarity, explainable variance
     repeats.arrow       one row a token and class: enrichment in soft-masked bases (where the genome has some and not only those) and in
@@ -30,10 +30,12 @@ from transformers.utils import logging as transformers_logging
 from grover_dist.analysis.context_tables import context_tables, repeat_tables
 from grover_dist.analysis.correlation import Correlations, differ, false_discovery_rate, spearman
 from grover_dist.analysis.devices import to_device
+from grover_dist.analysis.map import with_map
 from grover_dist.analysis.masked import TOP, MaskedPerformance, confusion_table, masked_findings, masked_performance, masked_summary
 from grover_dist.analysis.regions import probe_rows, region_probes
 from grover_dist.analysis.token_statistics import TokenStatistics, token_statistics
 from grover_dist.analysis.tracks import ClassTrack, load_track
+from grover_dist.analysis.word2vec import cbow
 from grover_dist.config import Config
 from grover_dist.corpus.batches import MaskedBatches, MicroBatch
 from grover_dist.corpus.corpus import Corpus
@@ -45,8 +47,10 @@ from grover_dist.run_dir import Artifact, RunDir, Work
 
 PROPERTIES = ("log_count", "gc", "ag", "ac", "length_bp")
 PROPERTY_NAMES = {"log_count": "log frequency", "gc": "GC content", "ag": "AG content", "ac": "AC content", "length_bp": "length"}
+OTHER_NAMES = {"shuffled": "model of the shuffled genome", "word2vec": "Word2Vec"}
 KINDS = ("static", "contextual")
 MODELS = ("trained", "twin")
+OTHERS = ("shuffled", "word2vec")  # where they were made
 MIN_OCCURRENCES = 5  # of a token in the sample, to have an average contextual vector
 MIN_WORDS = 10
 TWIN_SEED = 0x7477696E
@@ -65,9 +69,19 @@ class ContextualMeans:
 
 
 def analyze(
-    config: Config, run: RunDir, corpus: Artifact, pretrained: Artifact, *, cycles: int, say: Callable[[str], None] = print
+    config: Config,
+    run: RunDir,
+    corpus: Artifact,
+    pretrained: Artifact,
+    *,
+    cycles: int,
+    shuffled: Artifact | None = None,
+    say: Callable[[str], None] = print,
 ) -> Artifact:
-    """Analyse the embeddings of one pretrained candidate on held-out windows. UserError where fewer than ten tokens occur there."""
+    """Analyse the embeddings of one pretrained candidate on held-out windows. shuffled: the model of the shuffled genome, as a null.
+
+    UserError where fewer than ten tokens occur in the windows.
+    """
     settings = {
         "analysis": config.analysis,
         "cycles": cycles,
@@ -77,23 +91,28 @@ def analyze(
         "seed": config.seed,
     }
 
+    inputs = {"corpus": corpus, "pretrained": pretrained} | ({"shuffled": shuffled} if shuffled is not None else {})
+
     def write(work: Work) -> None:
-        summary = _write_analysis(config, Corpus.open(corpus), pretrained, cycles, work)
+        summary = _write_analysis(config, Corpus.open(corpus), pretrained, shuffled, cycles, work)
         work.counts |= {"cycles": cycles, "windows": summary["windows"], "tokens_sampled": summary["tokens_sampled"]}
         for sentence in summary["findings"]:
             say(f"analysis: {sentence}")
 
-    return run.once("analysis", f"c{cycles}", write, settings=settings, inputs={"corpus": corpus, "pretrained": pretrained}, say=say)
+    return run.once("analysis", f"c{cycles}", write, settings=settings, inputs=inputs, say=say)
 
 
-def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles: int, work: Work) -> dict[str, Any]:
+def _write_analysis(
+    config: Config, corpus: Corpus, pretrained: Artifact, shuffled: Artifact | None, cycles: int, work: Work
+) -> dict[str, Any]:
     statistics = token_statistics(corpus, cycles)
     model = load_model(pretrained)
     twin = masked_lm(model.config, seed=config.seed ^ TWIN_SEED)
     batches = held_out_batches(config, corpus, cycles)
     plain = [unmask(batch) for batch in batches]
     vectors: dict[tuple[str, str], np.ndarray] = {}
-    for name, weights in zip(MODELS, (model, twin), strict=True):
+    models = dict(zip(MODELS, (model, twin), strict=True)) | ({"shuffled": load_model(shuffled)} if shuffled is not None else {})
+    for name, weights in models.items():
         contextual = contextual_means(weights, plain, len(statistics.strings))
         vectors[name, "contextual"] = contextual.means
         vectors[name, "static"] = weights.bert.embeddings.word_embeddings.weight.detach().double().cpu().numpy()
@@ -106,6 +125,13 @@ def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles
             expected=f"at least {MIN_WORDS}",
             hint="raise analysis.windows, or hold out more of the genome",
         )
+    if config.analysis.word2vec_tokens:
+        train = make_windows(
+            corpus.store, split_blocks(corpus.store.contigs, config.split, config.seed), config.windows, cycles, config.seed
+        ).train
+        vectors["word2vec", "static"] = cbow(
+            corpus, train, cycles, hidden=model.config.hidden_size, tokens=config.analysis.word2vec_tokens, seed=config.seed
+        )
     performance = masked_performance(model, batches, len(statistics.strings))
     properties = token_properties(statistics, chosen)
     components = min(config.analysis.components, int(chosen.sum()) - 1, model.config.hidden_size)
@@ -116,6 +142,7 @@ def _write_analysis(config: Config, corpus: Corpus, pretrained: Artifact, cycles
         scores[key] = _orient(scores[key], correlations[key])
         correlations[key] = spearman(scores[key], properties)
     tokens = _token_table(statistics, contextual.count, performance, chosen, scores)
+    tokens = with_map(tokens, vectors["trained", "contextual"][chosen], chosen[statistics.is_word], config.analysis, config.seed)
     write_arrow(work, "tokens.arrow", tokens)
     write_arrow(work, "embeddings.arrow", _vector_table(statistics, vectors))
     write_arrow(work, "correlations.arrow", _correlation_table(correlations))
@@ -228,9 +255,17 @@ def strongest(correlations: dict[tuple[str, str], Correlations]) -> list[dict[st
                     "twin_rho": round(best_null, 4),
                     "n": trained.n,
                     "beyond_twin": differ(float(rho[best]), best_null, trained.n),
+                    **{f"{other}_rho": _largest(correlations.get((other, kind)), column) for other in OTHERS},
                 }
             )
     return found
+
+
+def _largest(correlations: Correlations | None, column: int) -> float | None:
+    """The largest |rho| of any component with a property."""
+    if correlations is None or not np.isfinite(correlations.rho[:, column]).any():
+        return None
+    return round(float(np.nanmax(np.abs(correlations.rho[:, column]))), 4)
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
@@ -240,9 +275,10 @@ def findings(summary: dict[str, Any]) -> list[str]:
         if line["kind"] != "contextual":
             continue
         verdict = "beyond the untrained twin" if line["beyond_twin"] else "not beyond the untrained twin"
+        others = "".join(f", {OTHER_NAMES[name]} {line[f'{name}_rho']:.2f}" for name in OTHERS if line.get(f"{name}_rho") is not None)
         sentences.append(
             f"{PROPERTY_NAMES[line['property']]}: PC{line['component']}, rho {line['rho']:.2f} "
-            f"(twin {line['twin_rho']:.2f}, given the other properties {line['partial']:.2f}), {verdict}"
+            f"(twin {line['twin_rho']:.2f}{others}, given the other properties {line['partial']:.2f}), {verdict}"
         )
     return sentences
 
@@ -295,7 +331,7 @@ def _token_table(
         "masked_perplexity": pa.array(performance.perplexity[words], mask=tests == 0),
     }
     for (name, kind), values in scores.items():
-        if name == "twin":
+        if name != "trained":
             continue
         full = np.full((len(chosen), values.shape[1]), np.nan)
         full[chosen] = values

@@ -71,6 +71,14 @@ class Pipeline:
     def analysis(self) -> Artifact:
         return self._downstream("analysis")["analysis"]
 
+    def shuffled(self) -> Artifact | None:
+        """The chosen candidate's twin, trained on the shuffled genome; None where the settings want none."""
+        if not self.config.analysis.shuffled_fraction:
+            return None
+        cycles, _ = self.chosen()
+        call = self._call(f"shuffled-c{cycles}", "grover_dist.analysis.nulls:pretrain_shuffled", corpus=self.corpus(), cycles=cycles)
+        return self._once("shuffled", lambda: self._run([self._gang_job(call, cost=1.0)])[call.name]["shuffled"])
+
     def grammar(self) -> Artifact:
         analysis, (cycles, pretrained) = self.analysis(), self.chosen()
         arguments = {"corpus": self.corpus(), "pretrained": pretrained, "analysis": analysis, "genome": self.genome()}
@@ -169,9 +177,10 @@ class Pipeline:
                         cycles=cycles,
                     )
                     jobs.append(self._gang_job(call, cost=1.0 + task.head.epochs))
+            shuffled = self.shuffled() if "analysis" in missing else None
             arguments = {"corpus": corpus, "pretrained": pretrained}
             tasks = {
-                "analysis": ("grover_dist.analysis.embeddings:analyze", {**arguments, "cycles": cycles}),
+                "analysis": ("grover_dist.analysis.embeddings:analyze", {**arguments, "cycles": cycles, "shuffled": shuffled}),
                 "export": ("grover_dist.pretrain.export:export_model", arguments),
             }
             for stage in missing:

@@ -18,6 +18,8 @@ STAGES = (
     "kmer",
     "selection",
     "finetune",
+    "shuffled",
+    "shuffled-model",
     "analysis",
     "grammar",
     "export",

@@ -90,22 +90,28 @@ def write_grammar(
 
 def grammar_of_run(config: Config, run: RunDir, say: Callable[[str], None] = print) -> Artifact:
     """The book of a run's newest analysis, from what its folder holds. UserError where something it needs is not there."""
+    corpus, pretrained, analysis = analysed(run)
+    cycles = int(analysis.counts["cycles"])
+    return write_grammar(config, run, corpus, pretrained, analysis, run.latest("genome"), cycles=cycles, say=say)
+
+
+def analysed(run: RunDir) -> tuple[Artifact, Artifact, Artifact]:
+    """Corpus, model and analysis of a run's newest analysis. UserError where one of them is not there."""
     corpus, analysis = run.latest("learn"), run.latest("analysis")
     if corpus is None or analysis is None:
         missing = "vocabulary" if corpus is None else "analysis"
         raise UserError(f"the run has no {missing} yet", where=run.path, hint="run `grover-dist analyze CONFIG` first")
-    cycles = int(analysis.counts["cycles"])
-    wanted = analysis.manifest["inputs"].get("pretrained")
-    models = [found for found in _complete(run, "pretrain", f"c{cycles}") if found.digest == wanted]
+    inputs = analysis.manifest["inputs"]
+    models = [found for found in _complete(run, "pretrain", f"c{analysis.counts['cycles']}") if found.digest == inputs.get("pretrained")]
     if not models:
         raise UserError(
             "the model that was analysed is not in the run's folder",
             where=run.path / "pretrain",
-            expected=f"a pretrain stage of {cycles} cycles with digest {str(wanted)[:12]}",
+            expected=f"a pretrain stage of {analysis.counts['cycles']} cycles with digest {str(inputs.get('pretrained'))[:12]}",
             hint="run `grover-dist analyze CONFIG` again",
         )
-    corpora = [found for found in _complete(run, "learn", "*") if found.digest == analysis.manifest["inputs"].get("corpus")]
-    return write_grammar(config, run, corpora[0] if corpora else corpus, models[0], analysis, run.latest("genome"), cycles=cycles, say=say)
+    corpora = [found for found in _complete(run, "learn", "*") if found.digest == inputs.get("corpus")]
+    return (corpora[0] if corpora else corpus), models[0], analysis
 
 
 def _complete(run: RunDir, stage: str, name: str) -> list[Artifact]:

@@ -42,17 +42,18 @@ def pretrain_candidate(
     ranks: Ranks,
     say: Callable[[str], None] = print,
     continue_from: Artifact | None = None,
+    stage: str = "pretrain",
 ) -> Artifact:
     """Pretrain the vocabulary of `cycles` merges on `budget_bases` bases and publish it. Collective; resumable.
 
     continue_from: the artefact of the same candidate with a smaller budget. Its state before the learning rate's decay is taken up, so
-    that the bases it has seen count towards this budget.
+    that the bases it has seen count towards this budget. stage: another name for models that are no candidates.
 
     The artefact `pretrain/c<cycles>` holds `model/` (plain BertForMaskedLM with tokenizer), `metrics.jsonl`, and, where the
     budget is below `pretrain.budget_bases`, `stable/` for a longer run to continue from. Counts: steps, bases, tokens,
     parameters, and the last held-out figures (see MaskedLanguageModelling.evaluate).
     """
-    name = f"c{cycles}"
+    name = f"c{cycles}" if stage == "pretrain" else f"{stage}-c{cycles}"
     settings = hashed_settings(config, cycles, budget_bases)
     inputs = {"learn": corpus} | ({"continued": continue_from} if continue_from else {})
 
@@ -90,7 +91,7 @@ def pretrain_candidate(
         if ranks.is_main:
             say(f"pretrain {name}: {result.bases:,} bases, {result.evaluation['bits_per_base']:.4f} bits a base, {result.seconds:.0f} s")
 
-    return once_in_gang(run, ranks, "pretrain", name, write, settings=settings, inputs=inputs, resumable=True, say=say)
+    return once_in_gang(run, ranks, stage, name, write, settings=settings, inputs=inputs, resumable=True, say=say)
 
 
 def hashed_settings(config: Config, cycles: int, budget_bases: int) -> dict[str, Any]:

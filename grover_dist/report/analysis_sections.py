@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from grover_dist.analysis.context_tables import MIN_TESTS, SIGNIFICANT
-from grover_dist.analysis.embeddings import KINDS, PROPERTIES, PROPERTY_NAMES, read_summary, read_table
+from grover_dist.analysis.embeddings import KINDS, OTHER_NAMES, OTHERS, PROPERTIES, PROPERTY_NAMES, read_summary, read_table
 from grover_dist.analysis.finetune_scores import method_rows, read_metrics
 from grover_dist.analysis.masked import masked_findings
 from grover_dist.analysis.regions import SOFT_MASK
@@ -41,6 +41,14 @@ def embeddings_section(analysis: Artifact | None) -> PageSection:
             figures.embedding_map(x, y, colours, explained),
             "Principal components of the average contextual embeddings; each point is a word, coloured by what is known of it.",
         )
+    if "map_x" in tokens.column_names and "contextual_pc1" in tokens.column_names:
+        mapped = np.array([value is not None for value in tokens["map_x"].to_pylist()])
+        x, y, cluster = (tokens[name].to_numpy(zero_copy_only=False)[mapped] for name in ("map_x", "map_y", "cluster"))
+        section.figure(
+            figures.word_clusters(x, y, cluster.astype(int)),
+            "The same vectors laid out in the plane so that near words stay near (the axes mean nothing); colours and markers are the "
+            "clusters of an average linkage by cosine, the largest first. Coordinates and clusters are in tokens.arrow.",
+        )
     contextual = [line for line in summary["strongest"] if line["kind"] == "contextual"]
     if contextual:
         section.figure(
@@ -58,6 +66,11 @@ def embeddings_section(analysis: Artifact | None) -> PageSection:
         Column("rho", "rho", decimals(2)),
         Column("given the other properties", "partial", decimals(2)),
         Column("untrained twin", "twin_rho", decimals(2)),
+        *(
+            Column(OTHER_NAMES[name], f"{name}_rho", decimals(2))
+            for name in OTHERS
+            if any(line.get(f"{name}_rho") is not None for line in summary["strongest"])
+        ),
         Column("words", "n", integer),
         Column("beyond the twin", lambda line: "yes" if line["beyond_twin"] else "no", number=False),
     ]

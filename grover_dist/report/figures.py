@@ -170,6 +170,21 @@ def accuracy_by_repeats(share: np.ndarray, accuracy: np.ndarray, enriched: np.nd
     return svg()
 
 
+def word_clusters(x: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> str:
+    """Words in the plane by cluster (from 1); beyond the palette's seven all are grey."""
+    with _figure(7.2, 3.6) as (figure, svg):
+        axes = figure.subplots()
+        for name in np.unique(cluster):
+            mine, known = cluster == name, name <= len(PALETTE)
+            colour, marker = (PALETTE[name - 1], MARKERS[name - 1]) if known else (GREY, ".")
+            label = f"{name} ({int(mine.sum())} words)"
+            axes.scatter(x[mine], y[mine], s=14, color=colour, marker=marker, linewidths=0, alpha=0.8, label=label)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.legend(title="cluster", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return svg()
+
+
 def masked_by_length(lengths: Sequence[int], first: Sequence[float], in_five: Sequence[float]) -> str:
     """Masked-token accuracy against the length of the word."""
     with _figure(7.2, 2.5) as (figure, svg):

@@ -72,8 +72,8 @@ def test_one_file_without_network(html: str) -> None:
 
 def test_every_section_is_there_in_order(html: str) -> None:
     assert tuple(re.findall(r'<section id="(\w+)">', html)) == SECTIONS
-    # lengths, curves, accuracy, map, correlations, masked, layers, repeats, tasks, and one for each of two tasks
-    assert html.count("<svg") == 11
+    # lengths, curves, accuracy, components, map, correlations, masked, layers, repeats, tasks, and one for each of two tasks
+    assert html.count("<svg") == 12
 
 
 def test_the_numbers_are_the_runs_own(html: str, small_run) -> None:

@@ -35,8 +35,36 @@ class ContextProfile:
         return self.self_similarity - self.anisotropy[:, None]
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class ContextSums:
+    """What a pass over some windows adds up; sums of parts are the sum of the whole. unit float64 [layers + 1, vocabulary, hidden]: sums of
+    unit vectors; intra float64 [layers + 1]; count int64 [vocabulary].
+    """
+
+    unit: np.ndarray
+    intra: np.ndarray
+    count: np.ndarray
+
+    def __add__(self, other: ContextSums) -> ContextSums:
+        return ContextSums(self.unit + other.unit, self.intra + other.intra, self.count + other.count)
+
+    def profile(self) -> ContextProfile:
+        squared = (self.unit**2).sum(axis=-1)
+        pairs = self.count * (self.count - 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            similarity = np.where(pairs > 0, (squared - self.count) / pairs, np.nan)
+        total = self.count.sum()
+        between = (self.unit.sum(axis=1) ** 2).sum(axis=-1) - squared.sum(axis=1)
+        anisotropy = between / max(total**2 - float((self.count.astype(float) ** 2).sum()), 1.0)
+        return ContextProfile(similarity, anisotropy, self.intra / max(total, 1), self.count)
+
+
 def context_profile(model: BertForMaskedLM, batches: Sequence[MicroBatch], vocabulary_size: int) -> ContextProfile:
+    return context_sums(model, batches, vocabulary_size).profile()
+
+
+@torch.inference_mode()
+def context_sums(model: BertForMaskedLM, batches: Sequence[MicroBatch], vocabulary_size: int) -> ContextSums:
     """One pass over unmasked windows. Memory: layers x vocabulary x hidden. Special tokens take no part."""
     device = to_device(model)
     layers, hidden_size = model.config.num_hidden_layers + 1, model.config.hidden_size
@@ -55,14 +83,7 @@ def context_profile(model: BertForMaskedLM, batches: Sequence[MicroBatch], vocab
             sums[layer].index_add_(0, ids[is_word], unit[is_word].double())
             window = torch.nn.functional.normalize((state * is_word[..., None]).sum(dim=1), dim=-1)
             intra[layer] += float((unit * window[:, None]).sum(dim=-1)[is_word].double().sum())
-    squared = (sums**2).sum(dim=-1).numpy()
-    pairs = count * (count - 1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        similarity = np.where(pairs > 0, (squared - count) / pairs, np.nan)
-    total = count.sum()
-    between = (sums.sum(dim=1) ** 2).sum(dim=-1).numpy() - squared.sum(axis=1)
-    anisotropy = between / max(total**2 - float((count.astype(float) ** 2).sum()), 1.0)
-    return ContextProfile(similarity, anisotropy, intra / max(total, 1), count)
+    return ContextSums(sums.numpy(), intra, count)
 
 
 @dataclass(frozen=True)

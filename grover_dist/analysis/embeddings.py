@@ -63,6 +63,9 @@ class ContextualMeans:
     sums: np.ndarray
     count: np.ndarray
 
+    def __add__(self, other: ContextualMeans) -> ContextualMeans:
+        return ContextualMeans(self.sums + other.sums, self.count + other.count)
+
     @property
     def means(self) -> np.ndarray:
         return self.sums / np.maximum(self.count, 1)[:, None]
@@ -178,8 +181,8 @@ def load_model(pretrained: Artifact) -> BertForMaskedLM:
     return BertForMaskedLM.from_pretrained(pretrained.file("model"), attn_implementation="sdpa", local_files_only=True).eval()
 
 
-def held_out_batches(config: Config, corpus: Corpus, cycles: int) -> list[MicroBatch]:
-    """`analysis.windows` held-out windows, spread evenly, with masks that never change."""
+def held_out_batches(config: Config, corpus: Corpus, cycles: int, part: int = 0, parts: int = 1) -> list[MicroBatch]:
+    """`analysis.windows` held-out windows, spread evenly, with masks that never change; every `parts`-th of them from the `part`-th."""
     split = split_blocks(corpus.store.contigs, config.split, config.seed)
     windows = make_windows(corpus.store, split, config.windows, cycles, config.seed)
     batches = MaskedBatches(
@@ -191,7 +194,7 @@ def held_out_batches(config: Config, corpus: Corpus, cycles: int) -> list[MicroB
         micro_batch_windows=config.pretrain.micro_batch_at_most,
         mask=config.pretrain.held_out_mask,
     )
-    return batches.held_out(config.analysis.windows)
+    return batches.held_out(config.analysis.windows, part, parts)
 
 
 def unmask(batch: MicroBatch) -> MicroBatch:

@@ -37,6 +37,15 @@ class MaskedPerformance:
     predicted_first: np.ndarray
     mass: np.ndarray
 
+    def __add__(self, other: MaskedPerformance) -> MaskedPerformance:
+        size = len(self.tests)
+        keys = np.concatenate([self.token * size + self.predicted, other.token * size + other.predicted])
+        merged, inverse = np.unique(keys, return_inverse=True)
+        first = np.bincount(inverse, np.concatenate([self.predicted_first, other.predicted_first]), len(merged)).astype(np.int64)
+        mass = np.bincount(inverse, np.concatenate([self.mass, other.mass]), len(merged))
+        sums = (getattr(self, name) + getattr(other, name) for name in ("tests", "first", "in_five", "in_top", "nats"))
+        return MaskedPerformance(*sums, merged // size, merged % size, first, mass)
+
     @property
     def accuracy(self) -> np.ndarray:
         with np.errstate(invalid="ignore"):

@@ -19,6 +19,7 @@ from grover_dist.analysis.sums import ModelSums, sums_of_part
 from grover_dist.cluster.passes import add_on_ray
 from grover_dist.cluster.session import ray_session
 from grover_dist.config import ResourceSettings, load_config
+from grover_dist.corpus.corpus import Corpus
 from grover_dist.run_dir import RunDir
 
 
@@ -50,13 +51,14 @@ def main() -> None:
     run = RunDir.existing(given.run)
     corpus, model = run.latest("learn"), run.latest("pretrain")
     assert corpus is not None and model is not None, "the run needs a vocabulary and a pretrained candidate"
+    opened = Corpus.open(corpus)
     cycles = int(model.counts["cycles"])
     config = load_config(f"{given.run}/config.yaml", [f"analysis.windows={given.windows}"])
     with ray_session(ResourceSettings()):
         for _ in range(given.repeats):
             slowest = {}
             for parts in (1, 2):
-                lines = [(config, corpus, model, "trained", cycles, part, parts) for part in range(parts)]
+                lines = [(config, opened, model, "trained", cycles, part, parts) for part in range(parts)]
                 started = time.perf_counter()
                 found = add_on_ray(timed_part, lines)
                 wall = time.perf_counter() - started

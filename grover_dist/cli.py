@@ -128,7 +128,7 @@ def grammar(run: RunPath, overrides: Overrides = None) -> None:
     from grover_dist.run_dir import RunDir
 
     folder = RunDir.existing(run)
-    book = grammar_of_run(load_config(run / "config.yaml", overrides or []), folder, say=_say)
+    book = grammar_of_run(load_config(folder.settings_file(), overrides or []), folder, say=_say)
     _say(f"book: {book.file('index.html').resolve()}")
 
 
@@ -143,7 +143,7 @@ def tracks(
 ) -> None:
     """Tracks of an analysed model for a genome browser: tokens, information and surprise of each base, clusters of regions, a UCSC hub."""
     from grover_dist.analysis.browser import write_tracks
-    from grover_dist.analysis.embeddings import load_model
+    from grover_dist.analysis.sums import load_model
     from grover_dist.config import load_config
     from grover_dist.corpus.corpus import Corpus
     from grover_dist.grammar.stage import analysed
@@ -151,8 +151,9 @@ def tracks(
 
     if folder.exists() and any(folder.iterdir()):
         raise UserError("the folder is not empty", where=folder, hint="name a new folder")
-    corpus, pretrained, analysis = analysed(RunDir.existing(run))
-    config = load_config(run / "config.yaml")
+    opened = RunDir.existing(run)
+    corpus, pretrained, analysis = analysed(opened)
+    config = load_config(opened.settings_file())
     write_tracks(
         load_model(pretrained),
         Corpus.open(corpus),

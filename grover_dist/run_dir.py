@@ -180,6 +180,17 @@ class RunDir:
         if self.remote is not None:
             self.remote.put_bytes(name, content)
 
+    def settings_file(self) -> Path:
+        """config.yaml of the latest command, on this machine. UserError where there is none."""
+        content = self._read("config.yaml")
+        if content is None:
+            raise UserError("the run has no settings", where=f"{self.address}/config.yaml", hint="name the folder that `run.dir` named")
+        path = self.path / "config.yaml"
+        if self.remote is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+        return path
+
     def read_note(self, name: str) -> bytes | None:
         """What a process of the run left for another one in `logs`; None where there is nothing."""
         return self._read(f"logs/{name}")

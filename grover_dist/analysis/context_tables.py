@@ -10,7 +10,7 @@ import pyarrow as pa
 from scipy import stats
 from transformers.models.bert.modeling_bert import BertForMaskedLM
 
-from grover_dist.analysis.context import ContextProfile, ExplainableVariance, context_profile, explainable_variance
+from grover_dist.analysis.context import ContextProfile, ExplainableVariance, explainable_variance
 from grover_dist.analysis.enrichment import Enrichment, class_enrichment, enrichment
 from grover_dist.analysis.regions import SOFT_MASK
 from grover_dist.analysis.token_statistics import TokenStatistics
@@ -24,11 +24,14 @@ _NAMED = 8  # words in a sentence
 
 
 def context_tables(
-    models: Mapping[str, BertForMaskedLM], batches: Sequence[MicroBatch], statistics: TokenStatistics, seed: int
+    models: Mapping[str, BertForMaskedLM],
+    profiles: Mapping[str, ContextProfile],
+    batches: Sequence[MicroBatch],
+    statistics: TokenStatistics,
+    seed: int,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """`context.arrow` (one row a model, token and layer) and its summary. models: trained and twin."""
     size = len(statistics.strings)
-    profiles = {name: context_profile(model, batches, size) for name, model in models.items()}
     variances = {name: explainable_variance(model, batches, size, seed=seed) for name, model in models.items()}
     table = pa.concat_tables([_context_rows(name, profiles[name], variances[name], statistics) for name in models])
     summary: dict[str, Any] = {"layers": len(next(iter(profiles.values())).anisotropy) - 1}

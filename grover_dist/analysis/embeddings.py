@@ -17,32 +17,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from transformers.models.bert.modeling_bert import BertForMaskedLM
-from transformers.utils import logging as transformers_logging
 
 from grover_dist.analysis.context_tables import context_tables, repeat_tables
 from grover_dist.analysis.correlation import Correlations, differ, false_discovery_rate, spearman
-from grover_dist.analysis.devices import to_device
 from grover_dist.analysis.map import with_map
-from grover_dist.analysis.masked import TOP, MaskedPerformance, confusion_table, masked_findings, masked_performance, masked_summary
+from grover_dist.analysis.masked import TOP, MaskedPerformance, confusion_table, masked_findings, masked_summary
 from grover_dist.analysis.regions import probe_rows, region_probes
+from grover_dist.analysis.sums import MapParts, held_out_batches, make_model, map_here, model_sums, unmask
 from grover_dist.analysis.token_statistics import TokenStatistics, token_statistics
 from grover_dist.analysis.tracks import ClassTrack, load_track
 from grover_dist.analysis.word2vec import cbow
 from grover_dist.config import Config
-from grover_dist.corpus.batches import MaskedBatches, MicroBatch
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.windows import make_windows
 from grover_dist.errors import UserError
 from grover_dist.genome.split import split_blocks
-from grover_dist.model.bert import masked_lm
 from grover_dist.run_dir import Artifact, RunDir, Work
 
 PROPERTIES = ("log_count", "gc", "ag", "ac", "length_bp")
@@ -53,22 +47,6 @@ MODELS = ("trained", "twin")
 OTHERS = ("shuffled", "word2vec")  # where they were made
 MIN_OCCURRENCES = 5  # of a token in the sample, to have an average contextual vector
 MIN_WORDS = 10
-TWIN_SEED = 0x7477696E
-
-
-@dataclass(frozen=True)
-class ContextualMeans:
-    """sums float64 [vocabulary, hidden] of last-layer vectors, count int64 [vocabulary]."""
-
-    sums: np.ndarray
-    count: np.ndarray
-
-    def __add__(self, other: ContextualMeans) -> ContextualMeans:
-        return ContextualMeans(self.sums + other.sums, self.count + other.count)
-
-    @property
-    def means(self) -> np.ndarray:
-        return self.sums / np.maximum(self.count, 1)[:, None]
 
 
 def analyze(
@@ -79,9 +57,11 @@ def analyze(
     *,
     cycles: int,
     shuffled: Artifact | None = None,
+    map_parts: MapParts = map_here,
     say: Callable[[str], None] = print,
 ) -> Artifact:
     """Analyse the embeddings of one pretrained candidate on held-out windows. shuffled: the model of the shuffled genome, as a null.
+    map_parts: where the passes of the models over the windows are made.
 
     UserError where fewer than ten tokens occur in the windows.
     """
@@ -97,7 +77,7 @@ def analyze(
     inputs = {"corpus": corpus, "pretrained": pretrained} | ({"shuffled": shuffled} if shuffled is not None else {})
 
     def write(work: Work) -> None:
-        summary = _write_analysis(config, Corpus.open(corpus), pretrained, shuffled, cycles, work)
+        summary = _write_analysis(config, Corpus.open(corpus), pretrained, shuffled, cycles, work, map_parts)
         work.counts |= {"cycles": cycles, "windows": summary["windows"], "tokens_sampled": summary["tokens_sampled"]}
         for sentence in summary["findings"]:
             say(f"analysis: {sentence}")
@@ -106,25 +86,23 @@ def analyze(
 
 
 def _write_analysis(
-    config: Config, corpus: Corpus, pretrained: Artifact, shuffled: Artifact | None, cycles: int, work: Work
+    config: Config, corpus: Corpus, pretrained: Artifact, shuffled: Artifact | None, cycles: int, work: Work, map_parts: MapParts
 ) -> dict[str, Any]:
     statistics = token_statistics(corpus, cycles)
-    model = load_model(pretrained)
-    twin = masked_lm(model.config, seed=config.seed ^ TWIN_SEED)
-    batches = held_out_batches(config, corpus, cycles)
-    plain = [unmask(batch) for batch in batches]
     vectors: dict[tuple[str, str], np.ndarray] = {}
-    models = dict(zip(MODELS, (model, twin), strict=True)) | ({"shuffled": load_model(shuffled)} if shuffled is not None else {})
+    parents = {"trained": pretrained, "twin": pretrained} | ({"shuffled": shuffled} if shuffled is not None else {})
+    sums = {name: model_sums(config, corpus, parent, cycles, name=name, map_parts=map_parts) for name, parent in parents.items()}
+    models = {name: make_model(config, parent, name) for name, parent in parents.items()}
     for name, weights in models.items():
-        contextual = contextual_means(weights, plain, len(statistics.strings))
-        vectors[name, "contextual"] = contextual.means
+        vectors[name, "contextual"] = sums[name].contextual.means
         vectors[name, "static"] = weights.bert.embeddings.word_embeddings.weight.detach().double().cpu().numpy()
+    model, twin, contextual, performance = models["trained"], models["twin"], sums["trained"].contextual, sums["trained"].masked
     chosen = statistics.is_word & (statistics.count > 0) & (contextual.count >= MIN_OCCURRENCES)
     if chosen.sum() < MIN_WORDS:
         raise UserError(
             "too few tokens occur in the sampled windows to compare their embeddings",
             where="analysis.windows",
-            got=f"{int(chosen.sum())} tokens with {MIN_OCCURRENCES} occurrences in {sum(len(b.input_ids) for b in plain)} windows",
+            got=f"{int(chosen.sum())} tokens with {MIN_OCCURRENCES} occurrences in {sums['trained'].windows} windows",
             expected=f"at least {MIN_WORDS}",
             hint="raise analysis.windows, or hold out more of the genome",
         )
@@ -135,7 +113,6 @@ def _write_analysis(
         vectors["word2vec", "static"] = cbow(
             corpus, train, cycles, hidden=model.config.hidden_size, tokens=config.analysis.word2vec_tokens, seed=config.seed
         )
-    performance = masked_performance(model, batches, len(statistics.strings))
     properties = token_properties(statistics, chosen)
     components = min(config.analysis.components, int(chosen.sum()) - 1, model.config.hidden_size)
     scores, explained, correlations = {}, {}, {}
@@ -152,7 +129,7 @@ def _write_analysis(
     write_arrow(work, "confusion.arrow", confusion_table(performance, statistics.strings))
     summary = {
         "cycles": cycles,
-        "windows": sum(len(batch.input_ids) for batch in plain),
+        "windows": sums["trained"].windows,
         "tokens_sampled": int(contextual.count.sum()),
         "words": int(chosen.sum()),
         "layers": model.config.num_hidden_layers,
@@ -160,7 +137,10 @@ def _write_analysis(
         "strongest": strongest(correlations),
         "masked": masked_summary(performance, statistics),
     }
-    table, summary["context"] = context_tables({"trained": model, "twin": twin}, plain, statistics, config.seed)
+    plain = [unmask(batch) for batch in held_out_batches(config, corpus, cycles)]
+    table, summary["context"] = context_tables(
+        {"trained": model, "twin": twin}, {name: sums[name].context.profile() for name in MODELS}, plain, statistics, config.seed
+    )
     write_arrow(work, "context.arrow", table)
     tracks = [load_track(settings, corpus.store.contigs) for settings in config.analysis.tracks]
     classes = [track for track in tracks if isinstance(track, ClassTrack)]
@@ -173,50 +153,6 @@ def _write_analysis(
     summary["findings"] = [*findings(summary), *masked_findings(summary["masked"]), *chain.from_iterable(deeper)]
     work.write_json("analysis.json", summary)
     return summary
-
-
-def load_model(pretrained: Artifact) -> BertForMaskedLM:
-    """The trained model of a pretrain artefact, ready to predict."""
-    transformers_logging.disable_progress_bar()
-    return BertForMaskedLM.from_pretrained(pretrained.file("model"), attn_implementation="sdpa", local_files_only=True).eval()
-
-
-def held_out_batches(config: Config, corpus: Corpus, cycles: int, part: int = 0, parts: int = 1) -> list[MicroBatch]:
-    """`analysis.windows` held-out windows, spread evenly, with masks that never change; every `parts`-th of them from the `part`-th."""
-    split = split_blocks(corpus.store.contigs, config.split, config.seed)
-    windows = make_windows(corpus.store, split, config.windows, cycles, config.seed)
-    batches = MaskedBatches(
-        corpus=corpus,
-        windows=windows,
-        cycles=cycles,
-        seed=config.seed,
-        batch_windows=config.pretrain.batch_windows,
-        micro_batch_windows=config.pretrain.micro_batch_at_most,
-        mask=config.pretrain.held_out_mask,
-    )
-    return batches.held_out(config.analysis.windows, part, parts)
-
-
-def unmask(batch: MicroBatch) -> MicroBatch:
-    """The same windows as they are in the genome."""
-    ids = batch.input_ids.copy()
-    ids.ravel()[batch.masked_index] = batch.labels
-    return MicroBatch(ids, batch.attention_mask, batch.masked_index, batch.labels, batch.n_bases, batch.n_tokens)
-
-
-@torch.inference_mode()
-def contextual_means(model: BertForMaskedLM, batches: list[MicroBatch], vocabulary_size: int) -> ContextualMeans:
-    """Average last-layer vector of each token over all its occurrences in the batches. Memory: vocabulary x hidden."""
-    device = to_device(model)
-    sums = torch.zeros(vocabulary_size, model.config.hidden_size, dtype=torch.float64)
-    count = np.zeros(vocabulary_size, np.int64)
-    for batch in batches:
-        ids = torch.from_numpy(batch.input_ids)
-        hidden = model.bert(ids.to(device), attention_mask=torch.from_numpy(batch.attention_mask).to(device)).last_hidden_state
-        real = torch.from_numpy(batch.attention_mask.ravel() > 0)
-        sums.index_add_(0, ids.ravel()[real], hidden.reshape(-1, hidden.shape[-1]).cpu()[real].double())
-        count += np.bincount(batch.input_ids[batch.attention_mask > 0], minlength=vocabulary_size)
-    return ContextualMeans(sums.numpy(), count)
 
 
 def principal_components(vectors: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:

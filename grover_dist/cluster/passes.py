@@ -1,30 +1,40 @@
-"""Passes of the analyses on Ray: each part is a task, and what the tasks return is added as it comes."""
+"""Passes of the analyses on Ray: each part is a task, and what the tasks return is added in the order of the parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
 
+from grover_dist.config import Config
 from grover_dist.errors import UserError
+from grover_dist.run_dir import Artifact, RunDir
 
 
 def add_on_ray(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], *, cpus: float = 1.0, gpus: float = 0.0) -> Any:
-    """The sum of `function(*line)` over all lines; a lost worker's part is made again. The driver holds two summands at a time.
+    """The sum of `function(*line)` over all lines, from the first to the last; a lost worker's part is made again.
 
-    UserErrors come back as they were raised. Needs a Ray session.
+    UserErrors come back as they were raised. Needs a Ray session, and may itself run in a Ray task, whose CPU is free while it waits.
     """
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(function)
     waiting, total = [task.remote(*line) for line in arguments], None
     while waiting:
-        done, waiting = ray.wait(waiting, num_returns=1)
         try:
-            part = ray.get(done[0])
+            part = ray.get(waiting.pop(0))
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
             raise
         total = part if total is None else total + part
     return total
+
+
+def analyze_on_ray(config: Config, run: RunDir, corpus: Artifact, pretrained: Artifact, **arguments: Any) -> Artifact:
+    """The analysis stage, with the passes of the models spread over the cluster."""
+    from grover_dist.analysis.embeddings import analyze
+
+    spread = partial(add_on_ray, gpus=config.resources.gpus_per_rank)
+    return analyze(config, run, corpus, pretrained, map_parts=spread, **arguments)

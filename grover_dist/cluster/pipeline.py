@@ -180,7 +180,7 @@ class Pipeline:
             shuffled = self.shuffled() if "analysis" in missing else None
             arguments = {"corpus": corpus, "pretrained": pretrained}
             tasks = {
-                "analysis": ("grover_dist.analysis.embeddings:analyze", {**arguments, "cycles": cycles, "shuffled": shuffled}),
+                "analysis": ("grover_dist.cluster.passes:analyze_on_ray", {**arguments, "cycles": cycles, "shuffled": shuffled}),
                 "export": ("grover_dist.pretrain.export:export_model", arguments),
             }
             for stage in missing:

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from grover_dist.analysis.embeddings import TWIN_SEED, load_model, read_table, write_arrow
+from grover_dist.analysis.embeddings import read_table, write_arrow
+from grover_dist.analysis.sums import TWIN_SEED, load_model
 from grover_dist.analysis.token_statistics import TokenStatistics, token_statistics
 from grover_dist.analysis.tracks import load_anchors
 from grover_dist.analysis.truths import is_synthetic, read_truth
@@ -38,7 +39,7 @@ from grover_dist.grammar.neighbours import embedding_neighbours, side_neighbours
 from grover_dist.grammar.phrases import Phrases, count_shuffled, pairs_beyond_chance, phrases_beyond_chance
 from grover_dist.grammar.positions import Anchors, PositionRules, position_rules
 from grover_dist.model.bert import masked_lm
-from grover_dist.run_dir import MANIFEST, Artifact, RunDir, Work, read_artifact
+from grover_dist.run_dir import Artifact, RunDir, Work
 
 _FORMAT = 1  # of the pages; a change makes a new book of the same run
 
@@ -115,7 +116,8 @@ def analysed(run: RunDir) -> tuple[Artifact, Artifact, Artifact]:
 
 
 def _complete(run: RunDir, stage: str, name: str) -> list[Artifact]:
-    return [read_artifact(path) for path in sorted((run.path / stage).glob(f"{name}-????????")) if (path / MANIFEST).is_file()]
+    named = [found for found in run.names(stage) if name in ("*", found.rpartition("/")[2][:-9])]
+    return [artifact for artifact in map(run.at, named) if artifact is not None]
 
 
 def make_book(

@@ -7,7 +7,7 @@ import pyarrow.csv
 import pytest
 import torch
 
-from grover_dist.analysis import embeddings
+from grover_dist.analysis import sums
 from grover_dist.analysis.browser import ROUNDS, _merged, track_region, write_tracks
 from grover_dist.corpus.corpus import Corpus
 
@@ -15,7 +15,7 @@ from grover_dist.corpus.corpus import Corpus
 @pytest.fixture(scope="module")
 def opened(small_run):
     corpus = Corpus.open(small_run.learn)
-    model = embeddings.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == small_run.chosen))
+    model = sums.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == small_run.chosen))
     return corpus, model
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from grover_dist.analysis import embeddings
+from grover_dist.analysis import sums
 from grover_dist.analysis.context import context_profile, explainable_variance
 from grover_dist.corpus.corpus import Corpus
 
@@ -14,9 +14,9 @@ from grover_dist.corpus.corpus import Corpus
 @pytest.fixture(scope="module")
 def model_and_batches(small_run):
     corpus = Corpus.open(small_run.learn)
-    batches = embeddings.held_out_batches(small_run.config, corpus, small_run.chosen)[:2]
-    model = embeddings.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == small_run.chosen))
-    return model, [embeddings.unmask(batch) for batch in batches]
+    batches = sums.held_out_batches(small_run.config, corpus, small_run.chosen)[:2]
+    model = sums.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == small_run.chosen))
+    return model, [sums.unmask(batch) for batch in batches]
 
 
 def unit_vectors(model, batches, layer):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from grover_dist.analysis import embeddings
+from grover_dist.analysis import embeddings, sums
 from grover_dist.analysis.token_statistics import token_chunks, token_statistics
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.errors import UserError
@@ -63,9 +63,9 @@ class _ShortCorpus:
 
 def test_contextual_means_equal_the_plain_average(small_run) -> None:
     corpus = Corpus.open(small_run.learn)
-    model = embeddings.load_model(small_run.pretrain[chosen_index(small_run)])
-    batches = [embeddings.unmask(batch) for batch in embeddings.held_out_batches(small_run.config, corpus, small_run.chosen)[:1]]
-    found = embeddings.contextual_means(model, batches, small_run.chosen + 9)
+    model = sums.load_model(small_run.pretrain[chosen_index(small_run)])
+    batches = [sums.unmask(batch) for batch in sums.held_out_batches(small_run.config, corpus, small_run.chosen)[:1]]
+    found = sums.contextual_means(model, batches, small_run.chosen + 9)
     vectors: dict[int, list[np.ndarray]] = {}
     with torch.no_grad():
         for batch in batches:
@@ -85,20 +85,20 @@ def chosen_index(run) -> int:
 
 def test_unmask_restores_the_genome(small_run) -> None:
     corpus = Corpus.open(small_run.learn)
-    batch = embeddings.held_out_batches(small_run.config, corpus, small_run.chosen)[0]
-    plain = embeddings.unmask(batch)
+    batch = sums.held_out_batches(small_run.config, corpus, small_run.chosen)[0]
+    plain = sums.unmask(batch)
     assert (plain.input_ids.ravel()[batch.masked_index] == batch.labels).all()
     assert not (plain.input_ids == 4).any() and (batch.input_ids == 4).any()
 
 
 def test_a_constant_model_predicts_nothing_first(small_run) -> None:
     corpus = Corpus.open(small_run.learn)
-    model = embeddings.load_model(small_run.pretrain[chosen_index(small_run)])
+    model = sums.load_model(small_run.pretrain[chosen_index(small_run)])
     with torch.no_grad():
         for weights in model.parameters():
             weights.zero_()
-    batches = embeddings.held_out_batches(small_run.config, corpus, small_run.chosen)
-    found = embeddings.masked_performance(model, batches, small_run.chosen + 9)
+    batches = sums.held_out_batches(small_run.config, corpus, small_run.chosen)
+    found = sums.masked_performance(model, batches, small_run.chosen + 9)
     assert found.first.sum() == 0
     assert found.tests.sum() == sum(len(batch.labels) for batch in batches)
     assert found.nats.sum() / found.tests.sum() == pytest.approx(np.log(small_run.chosen + 9), rel=1e-5)

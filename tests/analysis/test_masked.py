@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from grover_dist.analysis import embeddings
+from grover_dist.analysis import sums
 from grover_dist.analysis.masked import EXPECTED, confusion_table, masked_findings, masked_performance, masked_summary
 from grover_dist.analysis.token_statistics import token_statistics
 from grover_dist.corpus.corpus import Corpus
@@ -17,8 +17,8 @@ from grover_dist.corpus.corpus import Corpus
 @pytest.fixture(scope="module")
 def asked(small_run):
     corpus = Corpus.open(small_run.learn)
-    model = embeddings.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == small_run.chosen))
-    return corpus, model, embeddings.held_out_batches(small_run.config, corpus, small_run.chosen)
+    model = sums.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == small_run.chosen))
+    return corpus, model, sums.held_out_batches(small_run.config, corpus, small_run.chosen)
 
 
 def test_every_prediction_by_hand(small_run, asked) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from grover_dist.analysis import embeddings
+from grover_dist.analysis import sums
 from grover_dist.analysis.regions import Probe, composition, probe_regions, region_embeddings
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.windows import tile
@@ -58,7 +58,7 @@ def test_small_classes_are_left_out_and_said_so(classes: np.ndarray) -> None:
 def test_region_embeddings_equal_one_window_at_a_time(small_run) -> None:
     corpus, cycles = Corpus.open(small_run.learn), small_run.chosen
     windows = tile(corpus.store, small_run.config.windows, cycles, 1).take(np.arange(5))
-    model = embeddings.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == cycles))
+    model = sums.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == cycles))
     found = region_embeddings(model, corpus, windows, cycles)
     for line in range(5):
         ids = corpus.ids_of_rows(int(windows.row_start[line]), int(windows.row_stop[line]), cycles).astype(np.int64)

@@ -7,6 +7,8 @@ import pytest
 
 from grover_dist.analysis import embeddings
 from grover_dist.analysis.sums import ModelSums, model_sums
+from grover_dist.corpus.corpus import Corpus
+from grover_dist.errors import UserError
 
 
 def assert_same(a: ModelSums, b: ModelSums) -> None:
@@ -24,7 +26,7 @@ def whole(small_run) -> ModelSums:
 
 def arguments(small_run):
     model = next(a for a in small_run.pretrain if a.counts["cycles"] == small_run.chosen)
-    return small_run.config, small_run.learn, model, small_run.chosen
+    return small_run.config, Corpus.open(small_run.learn), model, small_run.chosen
 
 
 @pytest.mark.parametrize("parts", [2, 7])
@@ -50,6 +52,6 @@ def test_two_tasks_on_ray_give_the_same(small_run, whole) -> None:
 
     with ray_session(ResourceSettings()):
         assert_same(model_sums(*arguments(small_run), parts=2, map_parts=add_on_ray), whole)
-        with pytest.raises(embeddings.UserError, match="was not learned"):
+        with pytest.raises(UserError, match="was not learned"):
             config, corpus, model, _ = arguments(small_run)
             model_sums(config, corpus, model, 50_000, parts=2, map_parts=add_on_ray)

@@ -22,6 +22,7 @@ CONTIGS = ContigTable(
     (200, 50),
     ("a", "a"),
     ("x", "y"),
+    ("", ""),
 )
 OUT = """   SW   perc perc perc  query     position in query    matching  repeat      position in repeat
 score   div. del. ins.  sequence  begin end   (left)   repeat    class/family begin end (left) ID

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from grover_dist.analysis import embeddings
+from grover_dist.analysis import sums
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.windows import tile
 from grover_dist.grammar.influence import Influence, influence_table, measure_influence
@@ -16,7 +16,7 @@ def test_influence_is_the_loss_of_hiding_one_more_word(small_run) -> None:
     corpus, cycles = Corpus.open(small_run.learn), small_run.chosen
     windows = tile(corpus.store, small_run.config.windows, cycles, 1)
     windows = windows.take(np.flatnonzero(windows.n_tokens > 12)[:1])  # every target lies in this window
-    model = embeddings.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == cycles))
+    model = sums.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == cycles))
     found = measure_influence(model, corpus, windows, cycles, targets=3, distance=3, seed=1)
     assert found.nats.shape == found.attention.shape == found.context.shape == (3, 6)
     ids = corpus.ids_of_rows(int(windows.row_start[0]), int(windows.row_stop[0]), cycles).astype(np.int64)
@@ -54,6 +54,6 @@ def test_a_pair_that_predicts_is_found_and_one_that_does_not_is_not() -> None:
 def test_windows_too_short_give_nothing(small_run) -> None:
     corpus, cycles = Corpus.open(small_run.learn), small_run.chosen
     windows = tile(corpus.store, small_run.config.windows, cycles, 1)
-    model = embeddings.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == cycles))
+    model = sums.load_model(next(a for a in small_run.pretrain if a.counts["cycles"] == cycles))
     found = measure_influence(model, corpus, windows, cycles, targets=3, distance=500, seed=1)
     assert len(found.target) == 0 and len(found.pairs()["q"]) == 0

@@ -33,8 +33,11 @@ def add_on_ray(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]
 
 
 def analyze_on_ray(config: Config, run: RunDir, corpus: Artifact, pretrained: Artifact, **arguments: Any) -> Artifact:
-    """The analysis stage, with the passes of the models spread over the cluster."""
+    """The analysis stage, with the passes of the models spread over the cluster. For a run in an object store they stay on this machine,
+    where its corpus and model have been copied.
+    """
     from grover_dist.analysis.embeddings import analyze
+    from grover_dist.analysis.sums import map_here
 
-    spread = partial(add_on_ray, gpus=config.resources.gpus_per_rank)
+    spread = map_here if run.remote is not None else partial(add_on_ray, gpus=config.resources.gpus_per_rank)
     return analyze(config, run, corpus, pretrained, map_parts=spread, **arguments)

@@ -17,7 +17,7 @@ def pretrain_shuffled(
     config: Config, run: RunDir, *, corpus: Artifact, cycles: int, ranks: Ranks, say: Callable[[str], None] = print
 ) -> dict[str, Artifact]:
     """Make the shuffled corpus and pretrain on `analysis.shuffled_fraction` of the budget. Collective; complete parts are skipped."""
-    shuffled = ranks.on_main(lambda: shuffle_corpus(config, run, corpus, cycles, say=say))
+    shuffled = run.here(ranks.on_main(lambda: shuffle_corpus(config, run, corpus, cycles, say=say)))
     budget = max(1, round(config.analysis.shuffled_fraction * config.pretrain.budget_bases))
     model = pretrain_candidate(config, run, shuffled, cycles, budget_bases=budget, ranks=ranks, say=say, stage=STAGE)
     return {"shuffled": model}

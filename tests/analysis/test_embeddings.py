@@ -118,7 +118,7 @@ def test_what_the_stage_writes(small_run) -> None:
     vectors = embeddings.read_table(small_run.analysis, "embeddings.arrow")
     assert len(vectors) == small_run.chosen + 9 and vectors["twin_static"].type.list_size == 16
     table = embeddings.read_table(small_run.analysis, "correlations.arrow").to_pydict()
-    assert set(table["model"]) == {"trained", "twin"} and max(table["component"]) == 3
+    assert set(table["model"]) == {"trained", "twin", "word2vec"} and max(table["component"]) == 3
     assert all(q >= p - 1e-12 for p, q in zip(table["p"], table["q"], strict=True) if not np.isnan(p))
     summary = json.loads(small_run.analysis.file("analysis.json").read_text())
     assert sum("twin" in sentence for sentence in summary["findings"]) >= 6 and len(summary["findings"]) >= 7

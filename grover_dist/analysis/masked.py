@@ -14,6 +14,7 @@ from grover_dist.analysis.devices import to_device
 from grover_dist.analysis.token_statistics import TokenStatistics
 from grover_dist.corpus.batches import MicroBatch
 
+MASK_ID = 4
 TOPS = (1, 5, 60)  # the paper gives the first and the 60th
 TOP = TOPS[-1]
 EXPECTED = 8  # predictions of each masked word that enter the confusion
@@ -59,7 +60,9 @@ class MaskedPerformance:
 
 @torch.inference_mode()
 def masked_performance(model: BertForMaskedLM, batches: list[MicroBatch], vocabulary_size: int) -> MaskedPerformance:
-    """A tie counts as a miss, so that equal scores win nothing. Memory: vocabulary, and the pairs of words that were confused."""
+    """Only what [MASK] hides: of the selected tokens a tenth stays as it is and a tenth is replaced, and the first kind can be copied. A
+    tie counts as a miss, so that equal scores win nothing. Memory: vocabulary, and the pairs of words that were confused.
+    """
     device = to_device(model)
     sums = np.zeros((1 + len(TOPS) + 1, vocabulary_size))
     width = min(EXPECTED, vocabulary_size)
@@ -67,17 +70,21 @@ def masked_performance(model: BertForMaskedLM, batches: list[MicroBatch], vocabu
     for batch in batches:
         ids, mask = torch.from_numpy(batch.input_ids).to(device), torch.from_numpy(batch.attention_mask).to(device)
         hidden = model.bert(ids, attention_mask=mask).last_hidden_state.flatten(0, 1)
-        logits = model.cls(hidden[torch.from_numpy(batch.masked_index).to(device)]).float().cpu()
-        labels = torch.from_numpy(batch.labels)
+        hid = batch.input_ids.ravel()[batch.masked_index] == MASK_ID
+        true = batch.labels[hid]
+        if not len(true):
+            continue
+        logits = model.cls(hidden[torch.from_numpy(batch.masked_index[hid]).to(device)]).float().cpu()
+        labels = torch.from_numpy(true)
         own = logits.gather(1, labels[:, None])
         rank = (logits >= own).sum(dim=1) - 1  # 0: strictly above all others
         nats = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         lines = (torch.ones_like(nats), *((rank < top).float() for top in TOPS), nats)
         for line, weights in enumerate(lines):
-            sums[line] += np.bincount(batch.labels, weights=weights.double().numpy(), minlength=vocabulary_size)
+            sums[line] += np.bincount(true, weights=weights.double().numpy(), minlength=vocabulary_size)
         chance, expected = torch.softmax(logits, dim=1).topk(width, dim=1)
-        here = (batch.labels[:, None] * vocabulary_size + expected.numpy()).ravel()
-        is_first = np.zeros((len(batch.labels), width))
+        here = (true[:, None] * vocabulary_size + expected.numpy()).ravel()
+        is_first = np.zeros((len(true), width))
         is_first[:, 0] = 1
         merged, inverse = np.unique(np.concatenate([keys, here]), return_inverse=True)
         firsts = np.bincount(inverse, np.concatenate([firsts, is_first.ravel()]), len(merged))

@@ -100,7 +100,7 @@ def test_a_constant_model_predicts_nothing_first(small_run) -> None:
     batches = sums.held_out_batches(small_run.config, corpus, small_run.chosen)
     found = sums.masked_performance(model, batches, small_run.chosen + 9)
     assert found.first.sum() == 0
-    assert found.tests.sum() == sum(len(batch.labels) for batch in batches)
+    assert found.tests.sum() == sum(int((batch.input_ids == 4).sum()) for batch in batches)
     assert found.nats.sum() / found.tests.sum() == pytest.approx(np.log(small_run.chosen + 9), rel=1e-5)
 
 

@@ -29,6 +29,8 @@ def test_every_prediction_by_hand(small_run, asked) -> None:
         with torch.no_grad():
             logits = model(torch.tensor(batch.input_ids), attention_mask=torch.tensor(batch.attention_mask)).logits.flatten(0, 1)
         for place, label in zip(batch.masked_index.tolist(), batch.labels.tolist(), strict=True):
+            if batch.input_ids.ravel()[place] != 4:
+                continue  # left as it was, or replaced by another word
             order = torch.argsort(logits[place], descending=True).tolist()
             chances = torch.softmax(logits[place], -1)
             tests[label] += 1

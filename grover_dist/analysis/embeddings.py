@@ -70,7 +70,7 @@ def analyze(
         "cycles": cycles,
         "windows": config.windows,
         "split": config.split,
-        "mask": config.pretrain.mask,
+        "mask": config.pretrain.held_out_mask,
         "seed": config.seed,
     }
 

@@ -170,6 +170,8 @@ class EngineSettings(Section):
 
 class PretrainSettings(Section):
     candidates: tuple[int, ...] = (100, 300, 600, 1_000)  # cycles
+    # A candidate that is trained first; the larger ones start from its weights, a new token from the mean of its parts (None: from random).
+    warm_start: int | None = None
     budget_bases: int = Field(50_000_000, ge=1)  # bases shown to each candidate
     batch_windows: int = Field(64, ge=1)  # windows per optimizer step, over all ranks
     # At the most; windows per rank and forward pass. auto: as many as fit into memory. The batch and the result stay the same.
@@ -200,6 +202,8 @@ class PretrainSettings(Section):
     def _candidates(self) -> PretrainSettings:
         if not self.candidates or len(set(self.candidates)) != len(self.candidates):
             raise ValueError(f"candidates must be distinct cycle numbers, got {list(self.candidates)}")
+        if self.warm_start is not None and self.warm_start not in self.candidates:
+            raise ValueError(f"warm_start {self.warm_start} is not one of the candidates {list(self.candidates)}")
         return self
 
 
@@ -210,7 +214,8 @@ class HeadSettings(Section):
     batch_sequences: int = Field(64, ge=1)
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, warmup_fraction=0.1, decay_fraction=0.9)
     freeze_trunk: bool = False
-    pooling: Literal["cls", "mean", "max"] = "cls"  # what the head sees: [CLS] (the paper), or mean or max over all tokens
+    # What the head sees: [CLS] (the paper), mean or max over all tokens, or the last token before [SEP].
+    pooling: Literal["cls", "mean", "max", "last"] = "cls"
     seeds: int = Field(1, ge=1)
 
 
@@ -229,6 +234,7 @@ class LadderSettings(Section):
     growth: float = Field(3.0, gt=1.0)
     controls: tuple[int, ...] = (600,)  # kept to the end when they are candidates; both ends of the grid always are
     keep_at_most: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # of a rung's candidates, however close their scores; controls come on top
+    probe: HeadSettings | None = None  # a cheaper head on the rungs before the last, such as {freeze_trunk: true} (None: selection.head)
 
 
 class SelectionSettings(Section):

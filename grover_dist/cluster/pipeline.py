@@ -6,9 +6,9 @@ The driver holds nothing that the run's folder does not: it may die at any momen
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grover_dist.bpe.vocabulary import Vocabulary
 from grover_dist.cluster.console import following
@@ -19,6 +19,10 @@ from grover_dist.cluster.session import Room, current_room, ray_session
 from grover_dist.config import Config
 from grover_dist.errors import UserError
 from grover_dist.run_dir import Artifact, RunDir
+
+if TYPE_CHECKING:
+    from grover_dist.selection.ladder import Rung
+    from grover_dist.selection.statistics import Comparison
 
 
 @contextmanager
@@ -109,55 +113,62 @@ class Pipeline:
 
     def _climb(self) -> dict[str, Any]:
         """Every candidate on every rung that the ladder lets it reach: the arguments of `decide`."""
-        from grover_dist.selection.ladder import go_on, plan_rungs
+        from grover_dist.selection.ladder import climb
         from grover_dist.selection.scores import compare_evaluations
 
         task = self.task()  # first: a genome too small for the split is refused before anything is learned
         corpus = self.corpus()
-        settings, candidates = self.config.selection.ladder, self.config.pretrain.candidates
-        rungs = plan_rungs(settings, self.config.pretrain.budget_bases)
-        pretrained: dict[int, Artifact] = {}
-        evaluations: dict[int, Artifact] = {}
-        reached: dict[int, int] = {}
-        verdicts, alive = [], sorted(candidates)
-        baselines = None
-        for rung in rungs:
-            jobs = [self._trial_job(cycles, rung.budget_bases, corpus, task, pretrained.get(cycles)) for cycles in alive]
-            if baselines is None:
-                call = self._call("kmer-baselines", "grover_dist.selection.baselines:build_baselines", genome=self.genome(), task=task)
-                jobs.append(Job("kmer-baselines", lambda call=call: run_task(call), cpus=1.0))
-                jobs.append(Job("health", self.health, cpus=1.0))
-            results = self._run(jobs)
-            baselines = results.get("kmer-baselines", baselines)
-            for cycles in alive:
-                pretrained[cycles], evaluations[cycles] = results[f"c{cycles}"]["pretrain"], results[f"c{cycles}"]["kmer"]
-                reached[cycles] = rung.index
-            comparison = compare_evaluations(
-                self.config, {cycles: evaluations[cycles] for cycles in alive}, {cycles: pretrained[cycles] for cycles in alive}
-            )
-            verdict = go_on(comparison, rung, settings, candidates)
-            verdicts.append(verdict)
-            if verdict.dropped:
-                self.say(
-                    f"ladder: rung {rung.index + 1} of {len(rungs)} drops {', '.join(f'{cycles} cycles' for cycles in verdict.dropped)}"
-                )
-            alive = list(verdict.kept)
-        return {"evaluations": evaluations, "pretrained": pretrained, "baselines": baselines, "reached": reached, "verdicts": verdicts}
+        candidates = self.config.pretrain.candidates
+        parent = self.config.pretrain.warm_start
+        call = self._call("kmer-baselines", "grover_dist.selection.baselines:build_baselines", genome=self.genome(), task=task)
+        beside = [Job("kmer-baselines", lambda: run_task(call), cpus=1.0), Job("health", self.health, cpus=1.0)]
+        results: dict[str, Any] = {}
 
-    def _trial_job(self, cycles: int, budget_bases: int, corpus: Artifact, task: Artifact, before: Artifact | None) -> Job:
+        def train(rung: Rung, alive: Sequence[int], before: Mapping[int, Any]) -> dict[int, Any]:
+            def jobs(wanted: Sequence[int], warm: Artifact | None = None) -> list[Job]:
+                return [self._trial_job(cycles, rung, corpus, task, before.get(cycles), warm) for cycles in wanted]
+
+            if rung.index == 0 and parent is not None:  # the larger ones wait for it
+                results.update(self._run([*jobs([cycles for cycles in alive if cycles <= parent]), *beside]))
+                larger = [cycles for cycles in alive if cycles > parent]
+                results.update(self._run(jobs(larger, results[f"c{parent}"]["pretrain"])))
+            else:
+                results.update(self._run([*jobs(alive), *(beside if rung.index == 0 else [])]))
+            return {cycles: results[f"c{cycles}"] for cycles in alive}
+
+        def compare(found: Mapping[int, Any]) -> Comparison:
+            evaluations, pretrained = ({cycles: item[stage] for cycles, item in found.items()} for stage in ("kmer", "pretrain"))
+            return compare_evaluations(self.config, evaluations, pretrained)
+
+        state = climb(
+            self.config.selection.ladder, self.config.pretrain.budget_bases, candidates, train=train, compare=compare, say=self.say
+        )
+        return {
+            "evaluations": {cycles: item["kmer"] for cycles, item in state.found.items()},
+            "pretrained": {cycles: item["pretrain"] for cycles, item in state.found.items()},
+            "baselines": results["kmer-baselines"],
+            "reached": state.reached,
+            "verdicts": state.verdicts,
+        }
+
+    def _trial_job(
+        self, cycles: int, rung: Rung, corpus: Artifact, task: Artifact, before: Mapping[str, Artifact] | None, warm: Artifact | None
+    ) -> Job:
         call = self._call(
             f"c{cycles}",
             "grover_dist.selection.trial:run_trial",
             corpus=corpus,
             task=task,
             cycles=cycles,
-            budget_bases=budget_bases,
-            continue_from=before,
+            budget_bases=rung.budget_bases,
+            continue_from=before["pretrain"] if before else None,
+            warm_from=warm,
+            early=not rung.last,
         )
         # A merge of count n takes n boundaries away (fewer in runs of one token): the smaller vocabulary has more tokens to train on.
         vocabulary = Vocabulary.read(corpus.path)
         tokens_per_base = 1.0 - vocabulary.count[:cycles].sum() / corpus.counts["bases"]
-        return self._gang_job(call, cost=budget_bases * max(tokens_per_base, 0.0))
+        return self._gang_job(call, cost=rung.budget_bases * max(tokens_per_base, 0.0))
 
     def _downstream(self, *wanted: str) -> dict[str, Any]:
         """What the chosen model is used for; all that is wanted runs side by side."""

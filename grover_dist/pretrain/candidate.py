@@ -19,6 +19,7 @@ from grover_dist.genome.split import split_blocks
 from grover_dist.model.bert import MaskedPredictor, bert_config, masked_lm, save_masked_lm
 from grover_dist.model.size import flops_per_token, parameters
 from grover_dist.pretrain.objective import MaskedLanguageModelling
+from grover_dist.pretrain.warm_start import start_warm
 from grover_dist.run_dir import Artifact, RunDir, Work
 from grover_dist.training.engine import resolve_zero_stage, split_batch
 from grover_dist.training.fit import micro_batch_that_fits
@@ -43,11 +44,15 @@ def pretrain_candidate(
     say: Callable[[str], None] = print,
     continue_from: Artifact | None = None,
     stage: str = "pretrain",
+    warm_from: Artifact | None = None,
 ) -> Artifact:
     """Pretrain the vocabulary of `cycles` merges on `budget_bases` bases and publish it. Collective; resumable.
 
     continue_from: the artefact of the same candidate with a smaller budget. Its state before the learning rate's decay is taken up, so
-    that the bases it has seen count towards this budget. stage: another name for models that are no candidates.
+    that the bases it has seen count towards this budget.
+    stage: another name for models that are no candidates.
+    warm_from: the artefact of a smaller vocabulary whose weights this one starts with (see warm_start.py); the bases that those have seen
+    do not count. Not together with continue_from, whose state has taken them up already.
 
     The artefact `pretrain/c<cycles>` holds `model/` (plain BertForMaskedLM with tokenizer), `metrics.jsonl`, and, where the
     budget is below `pretrain.budget_bases`, `stable/` for a longer run to continue from. Counts: steps, bases, tokens,
@@ -55,7 +60,8 @@ def pretrain_candidate(
     """
     name = f"c{cycles}" if stage == "pretrain" else f"{stage}-c{cycles}"
     settings = hashed_settings(config, cycles, budget_bases)
-    inputs = {"learn": corpus} | ({"continued": continue_from} if continue_from else {})
+    warm_from = None if continue_from else warm_from
+    inputs = {"learn": corpus} | ({"continued": continue_from} if continue_from else {}) | ({"warm": warm_from} if warm_from else {})
 
     def write(work: Work) -> None:
         opened = Corpus.open(corpus)
@@ -63,6 +69,8 @@ def pretrain_candidate(
             opened.store, split_blocks(opened.store.contigs, config.split, config.seed), config.windows, cycles, config.seed
         )
         objective, micro_batch = candidate_objective(config, opened, windows, cycles, ranks)
+        if warm_from is not None:
+            start_warm(objective.model.bert_for_masked_lm, warm_from.file("model"), opened.vocabulary, cycles)
         run_hash = settings_hash([settings, sorted(inputs[key].digest for key in inputs)])
         draws = weighted_draws(opened.store.contigs, windows, config.pretrain.genome_weights)
         plan = candidate_plan(config, windows, cycles, budget_bases, micro_batch=micro_batch, draws=draws, run_hash=run_hash)

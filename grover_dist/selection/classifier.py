@@ -198,7 +198,15 @@ class MaxClassifier(MeanClassifier):
         return max_state(bert, input_ids, attention_mask)
 
 
-POOLED = {"cls": ClsClassifier, "mean": MeanClassifier, "max": MaxClassifier}
+class LastClassifier(MeanClassifier):
+    """The same with the last token before [SEP]: what follows the input depends most on where it ends."""
+
+    @staticmethod
+    def pool(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return last_token_state(bert, input_ids, attention_mask)
+
+
+POOLED = {"cls": ClsClassifier, "mean": MeanClassifier, "max": MaxClassifier, "last": LastClassifier}
 
 
 def mean_state(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -212,6 +220,13 @@ def max_state(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Te
     """Largest value of each of the trunk's last hidden states over the tokens that are not padding, [n, 1, hidden]."""
     hidden = bert(input_ids, attention_mask=attention_mask).last_hidden_state
     return hidden.masked_fill(attention_mask[:, :, None] == 0, -torch.inf).amax(dim=1, keepdim=True)
+
+
+def last_token_state(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """The trunk's last hidden state of the token before [SEP], [n, 1, hidden]."""
+    hidden = bert(input_ids, attention_mask=attention_mask).last_hidden_state
+    place = attention_mask.sum(dim=1).sub(2).clamp(min=0)
+    return hidden.gather(1, place[:, None, None].expand(-1, 1, hidden.shape[-1]))
 
 
 def last_cls_state(bert: BertModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -251,7 +266,7 @@ class FrozenHead(nn.Module):
 
 def trunk_features(model: BertForSequenceClassification, tokens: TokenRows, ranks: Ranks, pooling: str) -> np.ndarray:
     """What a head sees of each row of tokens, float32[rows, hidden], computed in strides over the ranks."""
-    pooled = {"cls": last_cls_state, "mean": mean_state, "max": max_state}[pooling]
+    pooled = {"cls": last_cls_state, "mean": mean_state, "max": max_state, "last": last_token_state}[pooling]
     trunk = model.bert.to(ranks.device).eval()
     n = len(tokens.lengths)
     mine = np.arange(ranks.rank, n, ranks.world)

@@ -8,7 +8,7 @@ budget of the last rung that it reached.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -91,6 +91,41 @@ def go_on(comparison: Comparison, rung: Rung, settings: LadderSettings, all_cand
             kept.append(name)
             reasons[name] = f"kept as a control ({reasons[name]})"
     return Verdict(rung.index, tuple(sorted(kept)), tuple(sorted(set(order) - set(kept))), reasons)
+
+
+@dataclass
+class Climb:
+    """Where every candidate got to. Artefacts are whatever the trainer returns for a candidate on the last rung that it reached."""
+
+    found: dict[int, Any]
+    reached: dict[int, int]
+    verdicts: list[Verdict]
+
+
+def climb(
+    settings: LadderSettings,
+    budget_bases: int,
+    candidates: Sequence[int],
+    *,
+    train: Callable[[Rung, Sequence[int], Mapping[int, Any]], Mapping[int, Any]],
+    compare: Callable[[Mapping[int, Any]], Comparison],
+    say: Callable[[str], None] = print,
+) -> Climb:
+    """Take the candidates up the rungs. `train(rung, alive, before)` trains and scores those that are alive, `before` holding what it
+    returned for them on the rung below; `compare` scores its results against each other.
+    """
+    rungs = plan_rungs(settings, budget_bases)
+    state, alive = Climb({}, {}, []), sorted(candidates)
+    for rung in rungs:
+        results = train(rung, alive, {name: state.found[name] for name in alive if name in state.found})
+        for name in alive:
+            state.found[name], state.reached[name] = results[name], rung.index
+        verdict = go_on(compare({name: results[name] for name in alive}), rung, settings, candidates)
+        state.verdicts.append(verdict)
+        if verdict.dropped:
+            say(f"ladder: rung {rung.index + 1} of {len(rungs)} drops {', '.join(f'{name} cycles' for name in verdict.dropped)}")
+        alive = list(verdict.kept)
+    return state
 
 
 def cost(rungs: Sequence[Rung], reached: Mapping[int, int], *, cost_per_base: Mapping[int, float] | None = None) -> dict[str, float]:

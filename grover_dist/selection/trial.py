@@ -22,10 +22,16 @@ def run_trial(
     ranks: Ranks,
     say: Callable[[str], None] = print,
     continue_from: Artifact | None = None,
+    warm_from: Artifact | None = None,
+    early: bool = False,
 ) -> dict[str, Artifact]:
-    """The "pretrain" and "kmer" artefacts of one candidate on one rung. Collective; what is complete is skipped."""
+    """The "pretrain" and "kmer" artefacts of one candidate on one rung. Collective; what is complete is skipped.
+
+    early: a rung before the last, which is scored with `selection.ladder.probe` where that is set.
+    """
     pretrained = pretrain_candidate(
-        config, run, corpus, cycles, budget_bases=budget_bases, ranks=ranks, say=say, continue_from=continue_from
+        config, run, corpus, cycles, budget_bases=budget_bases, ranks=ranks, say=say, continue_from=continue_from, warm_from=warm_from
     )
-    evaluation = evaluate_candidate(config, run, corpus, task, pretrained, cycles=cycles, ranks=ranks, say=say)
+    head = config.selection.ladder.probe if early else None
+    evaluation = evaluate_candidate(config, run, corpus, task, pretrained, cycles=cycles, ranks=ranks, head=head, say=say)
     return {"pretrain": pretrained, "kmer": evaluation}

@@ -8,7 +8,7 @@ import torch
 
 from grover_dist.config import ModelSettings
 from grover_dist.model.bert import bert_config, classifier
-from grover_dist.selection.classifier import Classification, ClsClassifier, FrozenHead, MeanClassifier, logits_of, predict, trunk_features
+from grover_dist.selection.classifier import POOLED, Classification, ClsClassifier, FrozenHead, logits_of, predict, trunk_features
 from grover_dist.selection.examples import FeatureExamples, tokens_of_sequences
 from grover_dist.training.ranks import Ranks
 
@@ -44,16 +44,18 @@ def test_cls_alone_has_the_gradients_of_the_whole_forward_pass(model, examples):
     torch.testing.assert_close(*gradients)
 
 
-def test_mean_pooling_leaves_padding_out(model, examples):
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_pooling_leaves_padding_out(model, examples, pooling):
     """A sequence padded in a batch has the logits that it has alone, and a frozen head on its mean state too."""
     inputs = {name: torch.from_numpy(value) for name, value in examples.batch(np.arange(30)).inputs.items()}
-    together = MeanClassifier(model)(**inputs)
+    together = POOLED[pooling](model)(**inputs)
     for row in range(0, len(together), 7):
         length = int(inputs["attention_mask"][row].sum())
         ids = inputs["input_ids"][[row], :length]
-        hidden = model.bert(ids).last_hidden_state.mean(dim=1, keepdim=True)
+        states = model.bert(ids).last_hidden_state
+        hidden = states.mean(dim=1, keepdim=True) if pooling == "mean" else states[:, -2:-1]
         torch.testing.assert_close(together[[row]], model.classifier(model.bert.pooler(hidden)))
-    features = trunk_features(model, examples.tokens, ALONE, "mean")
+    features = trunk_features(model, examples.tokens, ALONE, pooling)
     torch.testing.assert_close(FrozenHead(model).eval()(torch.from_numpy(features)), together)
 
 

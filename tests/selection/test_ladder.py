@@ -80,6 +80,30 @@ def test_every_candidate_is_kept_or_dropped_once_and_has_a_reason():
         assert len(verdict.kept) >= 1
 
 
+def test_a_climb_trains_the_living_on_what_they_had_and_remembers_who_got_where():
+    quality = {name: name if name != 1200 else 0 for name in GRID}  # the best is 1100, the upper end is the worst
+    trained = []
+
+    def train(rung, alive, before):
+        assert before == ({} if rung.index == 0 else {name: (rung.index - 1, name) for name in alive})
+        trained.append(tuple(alive))
+        return {name: (rung.index, name) for name in alive}
+
+    def compare(found):
+        names = tuple(found)
+        score = np.array([float(quality[name]) for name in names])
+        difference = score[:, None] - score[None, :]
+        return statistics.Comparison(names, score, score, score, difference, difference - 1, difference + 1, 2.0, 0.95, 30)
+
+    said = []
+    state = ladder.climb(HALVING, 1_000, GRID, train=train, compare=compare, say=said.append)
+    assert trained[0] == GRID and 1100 in trained[-1] and {100, 1200} <= set(trained[-1])
+    assert [len(alive) for alive in trained] == sorted((len(alive) for alive in trained), reverse=True) and len(trained[-1]) < len(GRID)
+    assert all(state.found[name] == (state.reached[name], name) for name in GRID)
+    assert {name for name, rung in state.reached.items() if rung == 2} == set(trained[-1])
+    assert len(state.verdicts) == 3 and "drops" in said[0]
+
+
 def test_cost_counts_the_last_rung_that_each_candidate_reached():
     rungs = ladder.plan_rungs(HALVING, 1_000)
     reached = {100: 2, 200: 0, 300: 1, 400: 0}

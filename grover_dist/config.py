@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -355,6 +356,10 @@ class ResourceSettings(Section):
     resize_check_seconds: float = Field(60.0, ge=1)  # how often a gang that lost ranks looks for room to grow again
     cpus_per_rank: float = Field(1.0, gt=0)
     gpus_per_rank: float = Field(0.0, ge=0)
+    # auto: as many ranks for each candidate as make the whole sweep end earliest, in the place of ranks_per_candidate. Ranks without GPUs
+    # are packed in the same way. A number of GPUs must be a multiple of gpus_per_rank.
+    gpus_per_candidate: int | Literal["auto"] | None = None
+    scaling_efficiency: Annotated[float, Field(gt=0.5, le=1.0)] = 0.95  # of each doubling of a candidate's ranks; what `auto` reckons with
     candidates_at_once: int | Literal["auto"] = "auto"
     max_failures: int = Field(2, ge=0)
     rank_timeout_seconds: int = Field(1_800, ge=10)  # a step, an evaluation or a checkpoint that takes longer is a hang
@@ -363,12 +368,36 @@ class ResourceSettings(Section):
     prices: Path | None = None  # a price table of your own for `plan`, with the keys of grover_dist/cluster/prices.yaml
 
     @model_validator(mode="after")
+    def _gpus(self) -> ResourceSettings:
+        wanted = self.gpus_per_candidate
+        if isinstance(wanted, int):
+            ranks = wanted / self.gpus_per_rank if self.gpus_per_rank else 0.0
+            if ranks < 1 or ranks != int(ranks):
+                raise ValueError(f"gpus_per_candidate {wanted} is not a multiple of gpus_per_rank {self.gpus_per_rank:g}")
+            if self.ranks_per_candidate not in (1, int(ranks)):
+                raise ValueError(
+                    f"gpus_per_candidate {wanted} makes {int(ranks)} ranks, and ranks_per_candidate is {self.ranks_per_candidate}"
+                )
+            object.__setattr__(self, "ranks_per_candidate", int(ranks))
+        return self
+
+    @model_validator(mode="after")
     def _minimum(self) -> ResourceSettings:
         if self.min_ranks_per_candidate is not None and self.min_ranks_per_candidate > self.ranks_per_candidate:
             raise ValueError(
                 f"min_ranks_per_candidate {self.min_ranks_per_candidate} is above ranks_per_candidate {self.ranks_per_candidate}"
             )
         return self
+
+    def with_ranks(self, ranks: int) -> ResourceSettings:
+        """The same for a candidate of `ranks` ranks."""
+        fewest = None if self.min_ranks_per_candidate is None else min(self.min_ranks_per_candidate, ranks)
+        return self.model_copy(update={"ranks_per_candidate": ranks, "min_ranks_per_candidate": fewest, "gpus_per_candidate": None})
+
+    def ranks_in(self, cpus: float, gpus: float) -> int:
+        """How many ranks find room at once."""
+        by_cpus = math.floor(cpus / self.cpus_per_rank + 1e-9)
+        return min(by_cpus, math.floor(gpus / self.gpus_per_rank + 1e-9)) if self.gpus_per_rank else by_cpus
 
 
 class TrackingSettings(Section):

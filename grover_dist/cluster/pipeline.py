@@ -14,9 +14,9 @@ from grover_dist.bpe.vocabulary import Vocabulary
 from grover_dist.cluster.console import following
 from grover_dist.cluster.gangs import Call, run_gang, run_task
 from grover_dist.cluster.learners import learn_on_ray
-from grover_dist.cluster.schedule import Job, run_jobs
+from grover_dist.cluster.schedule import Job, doubling_speed, pack, rank_numbers, run_jobs
 from grover_dist.cluster.session import Room, current_room, ray_session
-from grover_dist.config import Config
+from grover_dist.config import Config, ResourceSettings
 from grover_dist.errors import UserError
 from grover_dist.run_dir import Artifact, RunDir
 
@@ -81,7 +81,7 @@ class Pipeline:
             return None
         cycles, _ = self.chosen()
         call = self._call(f"shuffled-c{cycles}", "grover_dist.analysis.nulls:pretrain_shuffled", corpus=self.corpus(), cycles=cycles)
-        return self._once("shuffled", lambda: self._run([self._gang_job(call, cost=1.0)])[call.name]["shuffled"])
+        return self._once("shuffled", lambda: self._run(self._gang_jobs([(call, 1.0)], auto=False))[call.name]["shuffled"])
 
     def grammar(self) -> Artifact:
         analysis, (cycles, pretrained) = self.analysis(), self.chosen()
@@ -126,7 +126,7 @@ class Pipeline:
 
         def train(rung: Rung, alive: Sequence[int], before: Mapping[int, Any]) -> dict[int, Any]:
             def jobs(wanted: Sequence[int], warm: Artifact | None = None) -> list[Job]:
-                return [self._trial_job(cycles, rung, corpus, task, before.get(cycles), warm) for cycles in wanted]
+                return self._gang_jobs([self._trial_call(cycles, rung, corpus, task, before.get(cycles), warm) for cycles in wanted])
 
             if rung.index == 0 and parent is not None:  # the larger ones wait for it
                 results.update(self._run([*jobs([cycles for cycles in alive if cycles <= parent]), *beside]))
@@ -151,9 +151,10 @@ class Pipeline:
             "verdicts": state.verdicts,
         }
 
-    def _trial_job(
+    def _trial_call(
         self, cycles: int, rung: Rung, corpus: Artifact, task: Artifact, before: Mapping[str, Artifact] | None, warm: Artifact | None
-    ) -> Job:
+    ) -> tuple[Call, float]:
+        """A candidate's turn on a rung, and what it costs in tokens."""
         call = self._call(
             f"c{cycles}",
             "grover_dist.selection.trial:run_trial",
@@ -168,7 +169,7 @@ class Pipeline:
         # A merge of count n takes n boundaries away (fewer in runs of one token): the smaller vocabulary has more tokens to train on.
         vocabulary = Vocabulary.read(corpus.path)
         tokens_per_base = 1.0 - vocabulary.count[:cycles].sum() / corpus.counts["bases"]
-        return self._gang_job(call, cost=rung.budget_bases * max(tokens_per_base, 0.0))
+        return call, rung.budget_bases * max(tokens_per_base, 1e-3)
 
     def _downstream(self, *wanted: str) -> dict[str, Any]:
         """What the chosen model is used for; all that is wanted runs side by side."""
@@ -187,7 +188,7 @@ class Pipeline:
                         task_settings=task,
                         cycles=cycles,
                     )
-                    jobs.append(self._gang_job(call, cost=1.0 + task.head.epochs))
+                    jobs += self._gang_jobs([(call, 1.0 + task.head.epochs)], auto=False)
             shuffled = self.shuffled() if "analysis" in missing else None
             arguments = {"corpus": corpus, "pretrained": pretrained}
             tasks = {
@@ -207,22 +208,51 @@ class Pipeline:
                 )
         return {stage: self._done[stage] for stage in wanted}
 
-    def _gang_job(self, call: Call, *, cost: float) -> Job:
+    def _gang_jobs(self, wanted: Sequence[tuple[Call, float]], *, auto: bool = True) -> list[Job]:
+        """Jobs of gangs with their costs. How wide each is trained is what the settings say, or what ends the whole earliest."""
         resources = self.config.resources
-        ranks = resources.ranks_per_candidate
-        return Job(
-            call.name,
-            lambda: run_gang(call, resources),
-            cpus=ranks * resources.cpus_per_rank,
-            gpus=ranks * resources.gpus_per_rank,
-            cost=cost,
-        )
+        auto = auto and resources.gpus_per_candidate == "auto"
+        room = self.room = self._wait_for_room(1 if auto else resources.ranks_per_candidate)
+        fit = resources.ranks_in(room.cpus, room.gpus)
+        widths, priorities = [resources.ranks_per_candidate] * len(wanted), [cost for _, cost in wanted]
+        if auto and wanted and fit:
+            heads = [self.config.selection.head, self.config.selection.ladder.probe]
+            numbers = rank_numbers(self.config.pretrain.batch_windows, *(head.batch_sequences for head in heads if head))
+            packed = pack(priorities, fit, numbers, doubling_speed(resources.scaling_efficiency), places=self._places)
+            widths, priorities = packed.width, packed.priority
+            shown = ", ".join(f"{call.name} {width}" for (call, _), width in zip(wanted, widths, strict=True))
+            self.say(f"resources: ranks by candidate on room for {fit}: {shown}")
+        if max(widths, default=0) > fit:
+            raise UserError(
+                "the cluster is smaller than what one candidate needs",
+                where="resources",
+                got=f"{room.cpus:g} CPUs and {room.gpus:g} GPUs: room for {fit} rank{'' if fit == 1 else 's'}",
+                expected=f"{max(widths)} ranks of {resources.cpus_per_rank:g} CPUs and {resources.gpus_per_rank:g} GPUs",
+                hint=f"set resources.ranks_per_candidate={fit}" if fit else _what_would_fit(resources, room),
+            )
+        jobs = []
+        for (call, _), width, priority in zip(wanted, widths, priorities, strict=True):
+            each = resources.with_ranks(width)
+            jobs.append(
+                Job(
+                    call.name,
+                    lambda call=call, each=each: run_gang(call, each),
+                    cpus=width * resources.cpus_per_rank,
+                    gpus=width * resources.gpus_per_rank,
+                    cost=priority,
+                )
+            )
+        return jobs
+
+    @property
+    def _places(self) -> int | None:
+        places = self.config.resources.candidates_at_once
+        return None if places == "auto" else places
 
     def _run(self, jobs: Sequence[Job]) -> dict[str, Any]:
         """Run side by side. What succeeds is kept; the first failure is raised when all have ended."""
-        places = self.config.resources.candidates_at_once
-        self.room = self._wait_for_room(jobs)
-        outcome = run_jobs(jobs, cpus=self.room.cpus, gpus=self.room.gpus, places=None if places == "auto" else places)
+        self.room = current_room()
+        outcome = run_jobs(jobs, cpus=self.room.cpus, gpus=self.room.gpus, places=self._places)
         self.catch_up()
         for name, error in outcome.failures.items():
             self.say(f"{name} failed: {error if isinstance(error, UserError) else type(error).__name__}")
@@ -230,18 +260,18 @@ class Pipeline:
             raise error
         return outcome.results
 
-    def _wait_for_room(self, jobs: Sequence[Job]) -> Room:
-        """The cluster's room now, or as soon as the widest job fits into it, within the minutes that the settings give."""
-        deadline = time.monotonic() + 60.0 * self.config.resources.wait_for_room_minutes
+    def _wait_for_room(self, ranks: int) -> Room:
+        """The cluster's room now, or as soon as so many ranks fit into it, within the minutes that the settings give."""
+        resources = self.config.resources
+        deadline = time.monotonic() + 60.0 * resources.wait_for_room_minutes
         told = False
         while True:
             room = current_room()
-            missing = [job for job in jobs if job.cpus > room.cpus or job.gpus > room.gpus]
-            if not missing or time.monotonic() > deadline:
+            if resources.ranks_in(room.cpus, room.gpus) >= ranks or time.monotonic() > deadline:
                 return room
             if not told:
-                need = f"{max(job.cpus for job in missing):g} CPUs and {max(job.gpus for job in missing):g} GPUs"
-                self.say(f"waits for nodes: {missing[0].name} needs {need}, and the cluster has {room.cpus:g} and {room.gpus:g}")
+                need = f"{ranks * resources.cpus_per_rank:g} CPUs and {ranks * resources.gpus_per_rank:g} GPUs"
+                self.say(f"waits for nodes: {need} are needed, and the cluster has {room.cpus:g} and {room.gpus:g}")
                 told = True
             time.sleep(2.0)
 
@@ -256,3 +286,8 @@ class Pipeline:
             self._done[name] = make()
             self.catch_up()
         return self._done[name]
+
+
+def _what_would_fit(resources: ResourceSettings, room: Room) -> str:
+    gpu = ", resources.gpus_per_rank=0" if resources.gpus_per_rank > room.gpus else ""
+    return f"not one rank fits; set resources.cpus_per_rank={min(resources.cpus_per_rank, room.cpus):g}{gpu}, or use a larger cluster"

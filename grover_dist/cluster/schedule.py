@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -70,12 +71,20 @@ def doubling_speed(efficiency: float) -> Callable[[int], float]:
     return lambda width: width * efficiency ** math.log2(width)
 
 
-def pack(work: Sequence[float], slots: int, widths: Sequence[int], speed: Callable[[int], float], *, places: int | None = None) -> Packed:
+def pack(
+    work: Sequence[float],
+    slots: int,
+    widths: Sequence[int],
+    speed: Callable[[int], float],
+    *,
+    places: int | None = None,
+    proposals: int = 3_000,
+) -> Packed:
     """Widths and order with which jobs of `work` (time at width 1) end earliest on `slots` ranks, at most `places` at a time.
 
     For a wanted end T every job takes the narrowest width that meets it, which wastes least (Turek, Wolf and Yu 1992; Ludwig and Tiwari
-    1994). Over all T that matter, one width for all, and three orders the best simulated schedule is kept, then improved by single
-    changes of width.
+    1994). The best simulated schedule over all T that matter, one width for all, and three orders is then improved by simulated
+    annealing over widths and order, whose random numbers are always the same (3,000 proposals: tenths of a second for twenty jobs).
     """
     usable = sorted({width for width in widths if 1 <= width <= slots})
     if not usable:
@@ -85,55 +94,66 @@ def pack(work: Sequence[float], slots: int, widths: Sequence[int], speed: Callab
             got=f"room for {slots} ranks, batches that {', '.join(map(str, sorted(widths))) or 'no number of'} ranks can share",
             hint="use a larger cluster, or lower resources.cpus_per_rank or gpus_per_rank",
         )
+    if not work:
+        return Packed((), (), (), ())
     places = places or len(work)
     took = [{width: job / speed(width) for width in usable} for job in work]
 
-    def best_of(chosen: Sequence[int]) -> Packed:
+    def packed(chosen: Sequence[int], order: Sequence[float]) -> Packed:
         seconds = tuple(took[job][width] for job, width in enumerate(chosen))
+        return Packed(tuple(chosen), simulated_starts(chosen, seconds, order, slots, places), seconds, tuple(order))
+
+    def best_order(chosen: Sequence[int]) -> Packed:
+        seconds = [took[job][width] for job, width in enumerate(chosen)]
         area = [width * time for width, time in zip(chosen, seconds, strict=True)]
-        orders = (seconds, area, [width * sum(seconds) + time for width, time in zip(chosen, seconds, strict=True)])
-        tried = (Packed(tuple(chosen), _starts(chosen, seconds, order, slots, places), seconds, tuple(order)) for order in orders)
-        return min(tried, key=lambda packed: packed.makespan)
+        widest_first = [width * sum(seconds) + time for width, time in zip(chosen, seconds, strict=True)]
+        return min((packed(chosen, order) for order in (seconds, area, widest_first)), key=lambda found: found.makespan)
 
     def narrowest(job: int, end: float) -> int:
         return next(width for width in usable if took[job][width] <= end * (1 + 1e-12))
 
-    floor = max((min(times.values()) for times in took), default=0.0)
+    floor = max(min(times.values()) for times in took)
     ends = sorted({time for times in took for time in times.values() if time >= floor})
     firsts = [[narrowest(job, end) for job in range(len(work))] for end in ends] + [[width] * len(work) for width in usable]
-    found = min(map(best_of, firsts), key=lambda packed: packed.makespan)
-    while True:
-        changes = (
-            best_of([*found.width[:job], width, *found.width[job + 1 :]])
-            for job in range(len(work))
-            for width in usable
-            if width != found.width[job]
-        )
-        better = min(changes, key=lambda packed: packed.makespan, default=found)
-        if better.makespan >= found.makespan * (1 - 1e-9):
-            return found
-        found = better
+    best = here = min(map(best_order, firsts), key=lambda found: found.makespan)
+    generator, reach = random.Random(0), 0.05 * best.makespan
+    for proposal in range(proposals if len(work) > 1 else 0):
+        chosen, order = list(here.width), list(here.priority)
+        first, second, kind = generator.randrange(len(work)), generator.randrange(len(work)), generator.random()
+        if kind < 0.5:
+            chosen[first] = generator.choice(usable)
+        else:
+            order[first], order[second] = order[second], order[first]
+            if kind > 0.8:
+                chosen[first], chosen[second] = chosen[second], chosen[first]
+        found = packed(chosen, order)
+        warmth = reach * (1 - proposal / proposals) + 1e-12
+        if found.makespan < here.makespan or generator.random() < math.exp((here.makespan - found.makespan) / warmth):
+            here = found
+        best = min(best, here, key=lambda found: found.makespan)
+    return best
 
 
-def _starts(widths: Sequence[int], seconds: Sequence[float], order: Sequence[float], slots: int, places: int) -> tuple[float, ...]:
-    """When each job starts under `next_jobs`, its cost being `order`."""
-    jobs = [Job(str(index), _nothing, cpus=width, cost=order[index]) for index, width in enumerate(widths)]
-    waiting, running, starts, now, free = sorted(jobs, key=lambda job: -job.cost), [], [0.0] * len(jobs), 0.0, slots
+def simulated_starts(widths: Sequence[int], seconds: Sequence[float], order: Sequence[float], slots: int, places: int) -> tuple[float, ...]:
+    """When each job starts under the rule of `next_jobs`, its cost being `order`."""
+    waiting = sorted(range(len(widths)), key=lambda job: -order[job])
+    running: list[tuple[float, int]] = []
+    starts, now, free = [0.0] * len(widths), 0.0, slots
     while waiting:
-        for job in next_jobs(waiting, free, 0.0, places - len(running)):
-            waiting.remove(job)
-            index = int(job.name)
-            starts[index] = now
-            heapq.heappush(running, (now + seconds[index], index))
-            free -= widths[index]
+        left = []
+        for job in waiting:
+            if widths[job] <= free and len(running) < places:
+                starts[job] = now
+                heapq.heappush(running, (now + seconds[job], job))
+                free -= widths[job]
+            else:
+                left.append(job)
+        waiting = left
         if waiting:
-            now, index = heapq.heappop(running)
-            free += widths[index]
+            now = running[0][0]
+            while running and running[0][0] <= now:
+                free += widths[heapq.heappop(running)[1]]
     return tuple(starts)
-
-
-def _nothing() -> None:
-    """A simulated job."""
 
 
 def makespan_bound(work: Iterable[float], slots: int, widths: Sequence[int], speed: Callable[[int], float]) -> float:

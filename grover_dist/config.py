@@ -248,7 +248,10 @@ class SelectionSettings(Section):
     head: HeadSettings = HeadSettings()
     bootstrap_samples: int = Field(2_000, ge=100)
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    criterion: Literal["mean_accuracy", "mean_rank", "bits_per_base"] = "mean_accuracy"
+    criterion: Literal["mean_accuracy", "mean_rank", "bits_per_base", "unigram_normalized_loss"] = "mean_accuracy"
+    tie: Literal["smallest", "best"] = (
+        "smallest"  # of the candidates that cannot be told from the best: the smallest vocabulary, or the best score
+    )
     forest_positions: int = Field(20_000, ge=1)  # training positions of the TF-IDF forest, at the most
     forest_trees: int = Field(100, ge=1)
     ladder: LadderSettings = LadderSettings()

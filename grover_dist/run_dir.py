@@ -195,6 +195,10 @@ class RunDir:
         """What a process of the run left for another one in `logs`; None where there is nothing."""
         return self._read(f"logs/{name}")
 
+    def read_settings(self) -> bytes | None:
+        """The resolved settings of the latest command, as YAML."""
+        return self._read("config.yaml")
+
     def write_note(self, name: str, content: bytes) -> None:
         self._write(f"logs/{name}", content)
 

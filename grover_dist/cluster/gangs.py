@@ -10,13 +10,14 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import ray
 
+from grover_dist.cluster.gauges import exported
 from grover_dist.config import Config, ResourceSettings, settings_hash
 from grover_dist.errors import UserError
 from grover_dist.run_dir import Artifact, RunDir
@@ -199,7 +200,8 @@ def _work_as_rank(payload: Mapping[str, Any]) -> None:
         if ranks is None:
             return
     try:
-        artifacts = call.invoke(ranks=ranks)
+        with exported(call.run, call.name) if ranks.is_main else nullcontext():
+            artifacts = call.invoke(ranks=ranks)
         names = {name: f"{artifact.path.parent.name}/{artifact.path.name}" for name, artifact in artifacts.items()}
         outcome: dict[str, Any] = {"key": call.key, "artifacts": names}
     except UserError as error:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from grover_dist.bpe.vocabulary import Vocabulary
+from grover_dist.cluster.candidates import note_failure, note_rung
 from grover_dist.cluster.console import following
 from grover_dist.cluster.gangs import Call, run_gang, run_task
 from grover_dist.cluster.learners import learn_on_ray
@@ -128,6 +129,7 @@ class Pipeline:
             def jobs(wanted: Sequence[int], warm: Artifact | None = None) -> list[Job]:
                 return self._gang_jobs([self._trial_call(cycles, rung, corpus, task, before.get(cycles), warm) for cycles in wanted])
 
+            note_rung(self.run, rung, alive)
             if rung.index == 0 and parent is not None:  # the larger ones wait for it
                 results.update(self._run([*jobs([cycles for cycles in alive if cycles <= parent]), *beside]))
                 larger = [cycles for cycles in alive if cycles > parent]
@@ -252,9 +254,12 @@ class Pipeline:
     def _run(self, jobs: Sequence[Job]) -> dict[str, Any]:
         """Run side by side. What succeeds is kept; the first failure is raised when all have ended."""
         self.room = current_room()
+        for job in jobs:
+            note_failure(self.run, job.name, None)
         outcome = run_jobs(jobs, cpus=self.room.cpus, gpus=self.room.gpus, places=self._places)
         self.catch_up()
         for name, error in outcome.failures.items():
+            note_failure(self.run, name, error)
             self.say(f"{name} failed: {error if isinstance(error, UserError) else type(error).__name__}")
         for error in outcome.failures.values():
             raise error

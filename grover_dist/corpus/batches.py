@@ -128,6 +128,22 @@ class MaskedBatches:
         order = np.argsort(-self.windows.train.n_tokens, kind="stable")
         return self._micro_batch(self.windows.train, np.zeros(n_windows, np.int64), np.resize(order, n_windows))
 
+    def token_counts(self, n_windows: int) -> np.ndarray:
+        """How often each id stands in `n_windows` training windows (all, if there are fewer), spread evenly over the genome.
+
+        int64[cycles + 9]; special ids are never in a window.
+        """
+        table = self.windows.train
+        count = min(n_windows, len(table))
+        counts = np.zeros(self.cycles + FIRST_MERGE_ID, np.int64)
+        for part in np.array_split(((np.arange(count) + 0.5) * len(table) / count).astype(np.int64), -(-count // 256)):
+            chosen = table.take(part)
+            ids = np.zeros((len(part), int(chosen.n_tokens.max())), np.int64)
+            self.corpus.ids_of_windows(chosen.row_start, chosen.row_stop, self.cycles, ids)
+            counts += np.bincount(ids.ravel(), minlength=len(counts))
+        counts[0] = 0  # what the shorter windows leave empty
+        return counts
+
     def _check_world(self, world: int) -> None:
         smallest, largest = self.batch_windows // world, -(-self.batch_windows // world)
         if smallest < -(-largest // self.micro_batch_windows):

@@ -92,7 +92,7 @@ def pretrain_candidate(
             checkpoints=work.path / CHECKPOINTS,
             remote=work.remote / CHECKPOINTS if work.remote else None,
             continue_from=continue_from.file(STABLE) if continue_from else None,
-            metrics=_metrics(config, run, work, name, plan) if ranks.is_main else None,
+            metrics=_metrics(config, run, work, name, plan, budget_bases) if ranks.is_main else None,
             say=say,
         )
         ranks.on_main(lambda: _finish(config, work, opened, cycles, plan, result))
@@ -214,11 +214,14 @@ def masked_batches(config: Config, corpus: Corpus, windows: Windows, cycles: int
     )
 
 
-def _metrics(config: Config, run: RunDir, work: Work, name: str, plan: Plan) -> MetricsWriter:
+def _metrics(config: Config, run: RunDir, work: Work, name: str, plan: Plan, budget_bases: int) -> MetricsWriter:
     key = work.path.name.strip(".").removesuffix(".partial")
     trackers = make_trackers(config.tracking, logs=run.logs, project=config.run.name, name=name, key=key)
     return MetricsWriter(
-        work.file("metrics.jsonl"), run.logs / f"pretrain-{name}.jsonl", trackers=trackers, labels={"steps": plan.total_steps}
+        work.file("metrics.jsonl"),
+        run.logs / f"pretrain-{name}.jsonl",
+        trackers=trackers,
+        labels={"steps": plan.total_steps, "budget_bases": budget_bases},
     )
 
 

@@ -15,6 +15,7 @@ from grover_dist.model.packing import WindowEdges
 from grover_dist.training.loop import BatchSize
 from grover_dist.training.ranks import Ranks
 
+_UNIGRAM_WINDOWS = 4_096  # of the training side, whose token frequencies are what a model must beat
 _TOP = 60  # GROVER reports top-60 accuracy
 
 
@@ -26,6 +27,7 @@ class MaskedLanguageModelling:
         self._batches, self._evaluate_windows = batches, evaluate_windows
         self._token_bases = torch.from_numpy(batches.corpus.vocabulary.lengths(batches.cycles).astype("int64"))
         self._held_out: Sequence[MicroBatch] | None = None
+        self._unigram = torch.empty(0)
 
     def use(self, batches: MaskedBatches) -> None:
         """Other batches from here on: the same windows, cut otherwise."""
@@ -54,14 +56,18 @@ class MaskedLanguageModelling:
         """Over the masked tokens of the held-out windows, whose masks never change.
 
         nats_per_token: mean negative log-likelihood of a masked token. bits_per_base: the same sum in bits, over the bases that the
-        masked tokens hold, so that vocabularies of any size compare; guessing bases at random would cost 2. top1, top60: share of
+        masked tokens hold, so that vocabularies of any size compare; guessing bases at random would cost 2. unigram_normalized_loss:
+        nats_per_token minus what the token frequencies of training alone would cost, so that what a vocabulary's frequencies give away
+        does not count (Roh et al. 2020, "Unigram-normalized perplexity"); below 0 where context helps. top1, top60: share of
         masked tokens among the best 1 and 60 guesses (60, or the whole vocabulary). perplexity: e to the nats_per_token.
         """
         if self._held_out is None:
             self._held_out = self._batches.held_out(self._evaluate_windows, ranks.rank, ranks.world)
+            counts = torch.from_numpy(self._batches.token_counts(_UNIGRAM_WINDOWS)).double() + 1.0
+            self._unigram = torch.log(counts / counts.sum())
         # ZeRO-3 gathers weights in every forward pass, so that each rank makes the same number of them.
         rounds = int(max(ranks.gather(len(self._held_out))))
-        nats = tokens = bases = top1 = top60 = 0.0
+        nats = unigram = tokens = bases = top1 = top60 = 0.0
         for index in range(rounds):
             if index >= len(self._held_out):
                 _score(model, self._batches.held_out(1)[0], ranks.device)
@@ -73,10 +79,12 @@ class MaskedLanguageModelling:
             top60 += (better < _TOP).sum().item()
             tokens += len(labels)
             bases += self._token_bases[labels.cpu()].sum().item()
-        nats, tokens, bases, top1, top60 = ranks.sum([nats, tokens, bases, top1, top60])
+            unigram -= self._unigram[labels.cpu()].sum().item()
+        nats, unigram, tokens, bases, top1, top60 = ranks.sum([nats, unigram, tokens, bases, top1, top60])
         return {
             "nats_per_token": nats / tokens,
             "bits_per_base": nats / math.log(2) / bases,
+            "unigram_normalized_loss": (nats - unigram) / tokens,
             "top1": top1 / tokens,
             "top60": top60 / tokens,
             "perplexity": math.exp(min(nats / tokens, 700.0)),

@@ -107,6 +107,19 @@ def accuracy_by_k(series: Sequence[Series], baselines: Sequence[Series]) -> str:
     return svg()
 
 
+def pareto_view(names: Sequence[str], accuracy: Sequence[float], merits: Mapping[str, Sequence[float]], front: Sequence[bool]) -> str:
+    """Accuracy (share) against each of `merits` (axis label -> value a candidate), the front filled."""
+    with _figure(7.2, 3.0) as (figure, svg):
+        for axes, (label, values) in zip(figure.subplots(1, len(merits), sharey=True, squeeze=False)[0], merits.items(), strict=True):
+            for index, (name, x, y, kept) in enumerate(zip(names, values, accuracy, front, strict=True)):
+                face = _colour(index) if kept else "white"
+                axes.plot(x, 100 * y, marker=_marker(index), color=_colour(index), markerfacecolor=face, linestyle="none")
+                axes.annotate(name, (x, 100 * y), textcoords="offset points", xytext=(5, 4), fontsize=8, color=GREY)
+            axes.set_xlabel(label)
+        figure.axes[0].set_ylabel("mean accuracy (%)")
+    return svg()
+
+
 def embedding_map(x: np.ndarray, y: np.ndarray, colours: Mapping[str, np.ndarray], shares: Sequence[float]) -> str:
     """The first two components of the token embeddings, one panel for each property that colours the points."""
     with figure_svg(7.2, 2.9) as (figure, svg):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -262,6 +262,7 @@ def selection_section(selection: Artifact | None) -> PageSection:
     for row in table:
         row["chosen"] = row["cycles"] == decision["chosen"]
     section.table(table, columns)
+    _criteria(section, decision)
     section.heading("What would change the decision")
     section.bullets(decision["would_change"])
     cost = decision["cost"]
@@ -270,3 +271,36 @@ def selection_section(selection: Artifact | None) -> PageSection:
         f"to the whole budget. {decision['bootstrap']['positions']:,} held-out positions in {decision['bootstrap']['blocks']:,} blocks."
     )
     return section
+
+
+def _criteria(section: PageSection, decision: Mapping[str, Any]) -> None:
+    """Every criterion beside the one that decided, and who is beaten in nothing."""
+    rows = [row | {"chosen": row["cycles"] == decision["chosen"]} for row in decision["candidates"] if row["finalist"]]
+    compared = [row for row in rows if row["training_flops"]]
+    if len(compared) > 1:
+        section.heading("Accuracy against compute and length")
+        merits = {
+            "pretraining (PFLOP)": [row["training_flops"] / 1e15 for row in compared],
+            "tokens of an input": [row["tokens_per_input"] for row in compared],
+        }
+        section.figure(
+            figures.pareto_view(
+                [f"{row['cycles']:,}" for row in compared],
+                [row["mean_accuracy"] for row in compared],
+                merits,
+                [row["on_pareto_front"] for row in compared],
+            ),
+            "Candidates that were trained to the whole budget. Filled: no other is at least as accurate, as cheap to train and as short in "
+            "tokens, and better in one of them.",
+        )
+    columns = [
+        Column("cycles", "cycles", integer),
+        Column("mean accuracy", "mean_accuracy", percent2),
+        Column("interval", lambda row: interval(row["mean_accuracy_low"], row["mean_accuracy_high"], percent2)),
+        Column("bits per base", "bits_per_base", decimals(4)),
+        Column("loss against token frequencies", "unigram_normalized_loss", decimals(4)),
+        Column("tokens an input", "tokens_per_input", decimals(1)),
+        Column("on the front", lambda row: "yes" if row["on_pareto_front"] else "no"),
+    ]
+    would = ", ".join(f"{name.replace('_', ' ')}: {found['chosen']:,}" for name, found in decision["other_criteria"].items())
+    section.table(rows, columns, f"Decided by {decision['criterion'].replace('_', ' ')}. What each criterion would choose: {would}.")

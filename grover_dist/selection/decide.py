@@ -1,7 +1,7 @@
 """Stage "selection": which vocabulary, on what evidence, at what cost, and what would change the choice.
 
-The rule: the candidate with the best score, every candidate that the simultaneous intervals cannot separate from it, and of these the
-smallest vocabulary. A candidate that the ladder dropped cannot be chosen.
+The rule: the candidate with the best score on the criterion, every candidate that the simultaneous intervals cannot separate from it, and
+of these the smallest vocabulary (`selection.tie: best` takes the best score). A candidate that the ladder dropped cannot be chosen.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ import pyarrow as pa
 from grover_dist.config import Config
 from grover_dist.run_dir import Artifact, RunDir, Work
 from grover_dist.selection import ladder, statistics
-from grover_dist.selection.scores import BaselineScores, KmerScores, compare_evaluations, compare_scores
+from grover_dist.selection.scores import LOSSES, BaselineScores, KmerScores, compare_evaluations, compare_scores
 from grover_dist.selection.statistics import Comparison
 from grover_dist.selection.words import sentences
+
+RULES = {
+    "smallest": "the best score; candidates that the simultaneous intervals cannot separate from it; of these the smallest vocabulary",
+    "best": "the best score, whether or not the simultaneous intervals separate it from others",
+}
 
 
 def decide(
@@ -41,6 +46,7 @@ def decide(
     settings = {
         "seed": config.seed,
         "criterion": config.selection.criterion,
+        "tie": config.selection.tie,
         "confidence": config.selection.confidence,
         "bootstrap_samples": config.selection.bootstrap_samples,
         "ladder": config.selection.ladder,
@@ -78,13 +84,14 @@ def make_decision(
     comparison = compare_evaluations(
         config, {cycles: evaluations[cycles] for cycles in finalists}, {cycles: pretrained[cycles] for cycles in finalists}
     )
-    chosen, best, tied = choose(comparison)
+    chosen, best, tied = choose(comparison, config.selection.tie)
     decision: dict[str, Any] = {
         "chosen": chosen,
         "best": best,
         "tied": tied,
         "criterion": config.selection.criterion,
-        "rule": "the best score; candidates that the simultaneous intervals cannot separate from it; of these the smallest vocabulary",
+        "tie": config.selection.tie,
+        "rule": RULES[config.selection.tie],
         "confidence": config.selection.confidence,
         "ks": list(scores[chosen].ks),
         "candidates": _candidates(config, comparison, scores, pretrained, evaluations, reached),
@@ -97,7 +104,7 @@ def make_decision(
             for name, correct in others.correct.items()
         },
         "chance": float(np.mean([4.0**-k for k in scores[chosen].ks])),
-        "cost": ladder.cost(rungs, reached) | {"unit": "bases of pretraining"},
+        "cost": ladder.cost(rungs, reached, decay_fraction=config.pretrain.optimizer.decay_fraction) | {"unit": "bases of pretraining"},
         "ladder": {
             "kind": config.selection.ladder.kind,
             "rungs": [
@@ -116,16 +123,17 @@ def make_decision(
     return decision, _table(config, scores, others, pretrained, evaluations, baselines, reached)
 
 
-def choose(comparison: Comparison) -> tuple[int, int, list[int]]:
+def choose(comparison: Comparison, tie: str = "smallest") -> tuple[int, int, list[int]]:
     """(chosen, best, tied) from a comparison whose names are cycles. `tied` holds the best and is sorted by size."""
     best = comparison.order[0]
     tied = sorted(comparison.names[i] for i in comparison.tied_with(best))
-    return tied[0], comparison.names[best], tied
+    return comparison.names[best] if tie == "best" else tied[0], comparison.names[best], tied
 
 
 def _candidates(config, comparison, scores, pretrained, evaluations, reached) -> list[dict[str, Any]]:
     index_of = {name: i for i, name in enumerate(comparison.names)}
-    front = _pareto(scores, evaluations)
+    points = {cycles: _merits(scores[cycles], pretrained[cycles], evaluations[cycles]) for cycles in index_of}
+    front = pareto_front(points)
     rows = []
     for cycles, found in scores.items():
         index = index_of.get(cycles)
@@ -141,22 +149,33 @@ def _candidates(config, comparison, scores, pretrained, evaluations, reached) ->
                 "mean_accuracy": mean["difference"],
                 "mean_accuracy_low": mean["low"],
                 "mean_accuracy_high": mean["high"],
-                "bits_per_base": pretrained[cycles].counts.get("bits_per_base"),
+                **{loss: pretrained[cycles].counts.get(loss) for loss in LOSSES},
                 "tokens_per_input": evaluations[cycles].counts["tokens_per_input"],
+                "training_flops": _training_flops(pretrained[cycles]),
+                "frozen_trunk": bool(evaluations[cycles].manifest["settings"].get("head", {}).get("freeze_trunk", False)),
                 "on_pareto_front": cycles in front,
             }
         )
     return rows
 
 
-def _pareto(scores: Mapping[int, KmerScores], evaluations: Mapping[int, Artifact]) -> set[int]:
-    """Candidates that no other beats in accuracy and in sequence length (which stands for compute) at once."""
-    points = {cycles: (found.correct.mean(), -evaluations[cycles].counts["tokens_per_input"]) for cycles, found in scores.items()}
+def pareto_front(points: Mapping[int, tuple[float, ...]]) -> set[int]:
+    """Names that no other equals or beats in every merit and beats in one. A higher merit is better."""
     return {
-        cycles
-        for cycles, (accuracy, shortness) in points.items()
-        if not any(a >= accuracy and s >= shortness and (a > accuracy or s > shortness) for a, s in points.values())
+        name
+        for name, merits in points.items()
+        if not any(other != merits and all(a >= b for a, b in zip(other, merits, strict=True)) for other in points.values())
     }
+
+
+def _merits(found: KmerScores, pretrained: Artifact, evaluation: Artifact) -> tuple[float, float, float]:
+    """Accuracy, little compute of pretraining, short sequences."""
+    return float(found.correct.mean()), -(_training_flops(pretrained) or 0.0), -float(evaluation.counts["tokens_per_input"])
+
+
+def _training_flops(pretrained: Artifact) -> float | None:
+    counts = pretrained.counts
+    return counts["tokens"] * counts["flops_per_token"] if "flops_per_token" in counts else None
 
 
 def _pairs(comparison: Comparison) -> list[dict[str, Any]]:
@@ -193,12 +212,13 @@ def _other_criteria(config: Config, scores: Mapping[int, KmerScores], pretrained
     """What each criterion would have chosen among the finalists."""
     found = {}
     for criterion in ("mean_accuracy", "mean_rank"):
-        chosen, best, tied = choose(compare_scores(config, scores, criterion=criterion))
+        chosen, best, tied = choose(compare_scores(config, scores, criterion=criterion), config.selection.tie)
         found[criterion] = {"chosen": chosen, "best": best, "tied": tied}
-    bits = {cycles: pretrained[cycles].counts.get("bits_per_base") for cycles in scores}
-    if all(value is not None for value in bits.values()):
-        best = min(bits, key=lambda cycles: (bits[cycles], cycles))
-        found["bits_per_base"] = {"chosen": best, "best": best, "tied": [best]}
+    for loss in LOSSES:
+        values = {cycles: pretrained[cycles].counts.get(loss) for cycles in scores}
+        if all(value is not None for value in values.values()):
+            best = min(values, key=lambda cycles: (values[cycles], cycles))
+            found[loss] = {"chosen": best, "best": best, "tied": [best]}
     return found
 
 
@@ -238,7 +258,7 @@ def _table(config, scores, others, pretrained, evaluations, baselines, reached) 
                     **{name: float(correct[index].mean()) for name, correct in others.correct.items()},
                     "markov_order": int(orders[str(k)]),
                     "chance": 4.0**-k,
-                    "bits_per_base": pretrained[cycles].counts.get("bits_per_base"),
+                    **{loss: pretrained[cycles].counts.get(loss) for loss in LOSSES},
                     "tokens_per_input": evaluations[cycles].counts["tokens_per_input"],
                     "head_seeds": len(found.correct),
                     "rung": reached[cycles],

@@ -128,12 +128,16 @@ def climb(
     return state
 
 
-def cost(rungs: Sequence[Rung], reached: Mapping[int, int], *, cost_per_base: Mapping[int, float] | None = None) -> dict[str, float]:
+def cost(
+    rungs: Sequence[Rung], reached: Mapping[int, int], *, cost_per_base: Mapping[int, float] | None = None, decay_fraction: float = 0.0
+) -> dict[str, float]:
     """Spent and exhaustive cost. `reached`: candidate -> index of the last rung it was trained on.
 
-    In bases, or in the unit of `cost_per_base` (seconds or FLOPs per base of each candidate).
+    In bases, or in the unit of `cost_per_base` (seconds or FLOPs per base of each candidate). `decay_fraction` of every rung's budget is
+    shown with a falling rate, and shown again when the candidate continues from the state before the decay.
     """
     unit = cost_per_base or {}
-    spent = sum(rungs[last].budget_bases * unit.get(name, 1.0) for name, last in reached.items())
+    shown = [rung.budget_bases + decay_fraction * sum(below.budget_bases for below in rungs[: rung.index]) for rung in rungs]
+    spent = sum(shown[last] * unit.get(name, 1.0) for name, last in reached.items())
     exhaustive = sum(rungs[-1].budget_bases * unit.get(name, 1.0) for name in reached)
     return {"spent": spent, "exhaustive": exhaustive, "share": spent / exhaustive if exhaustive else 1.0}

@@ -14,6 +14,8 @@ from grover_dist.run_dir import Artifact
 from grover_dist.selection import statistics
 from grover_dist.selection.statistics import Comparison
 
+LOSSES = ("bits_per_base", "unigram_normalized_loss")  # criteria that are one number of pretraining each; less is better
+
 
 @dataclass(frozen=True)
 class KmerScores:
@@ -78,9 +80,8 @@ def compare_scores(config: Config, scores: Mapping[int, KmerScores], *, criterio
 
 def compare_evaluations(config: Config, evaluations: Mapping[int, Artifact], pretrained: Mapping[int, Artifact]) -> Comparison:
     """Candidates (cycles -> "kmer" and "pretrain" artefacts) on the configured criterion. What the ladder asks after each rung."""
-    if config.selection.criterion == "bits_per_base":
+    criterion = config.selection.criterion
+    if criterion in LOSSES:
         names = sorted(evaluations)
-        return statistics.compare_plain(
-            names, [-float(pretrained[name].counts["bits_per_base"]) for name in names], config.selection.confidence
-        )
+        return statistics.compare_plain(names, [-float(pretrained[name].counts[criterion]) for name in names], config.selection.confidence)
     return compare_scores(config, {cycles: KmerScores.open(artifact) for cycles, artifact in evaluations.items()})

@@ -31,6 +31,8 @@ def _score(decision: Mapping[str, Any], row: Mapping[str, Any]) -> str:
         return f"a mean accuracy of {percent(row['score'])} ({percent(row['low'])} to {percent(row['high'])})"
     if decision["criterion"] == "mean_rank":
         return f"a mean rank of {-row['score']:.2f}"
+    if decision["criterion"] == "unigram_normalized_loss":
+        return f"{row['score']:.4f} nats per token below token frequencies alone"
     return f"{-row['score']:.4f} bits per base"
 
 
@@ -46,6 +48,8 @@ def _choice(decision: Mapping[str, Any]) -> str:
     level = f"{100 * decision['confidence']:.0f} %"
     others = [cycles for cycles in tied if cycles != best]
     verb = "is" if len(others) == 1 else "are"
+    if decision.get("tie") == "best":
+        return f"{text}; {_list(others)} {verb} not separable from it at the {level} level; the best score is chosen all the same."
     text += f"; {_list(others)} {verb} not separable from it at the {level} level"
     if chosen == best:
         return f"{text}, and {chosen:,} is the smallest vocabulary of the tie, so it is chosen."

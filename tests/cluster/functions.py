@@ -76,3 +76,20 @@ def every_stage(config, run, *, ranks, say):
     if ranks.is_main:
         (run.logs / "losses.json").write_text(json.dumps(found))
     return {}
+
+
+def die_always(config, run, *, ranks, say):
+    """As a candidate that is too large for its node."""
+    with open(run.logs / "starts", "a") as handle:
+        handle.write("start\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def report_progress(config, run, *, ranks, say):
+    """Write a line of progress as a candidate does, and stay until the test has read the node's metrics."""
+    import time
+
+    (run.logs / "pretrain-gauge.jsonl").write_text(json.dumps({"step": 7, "steps": 9, "bases": 70_000, "loss": 4.25}) + "\n")
+    while not (run.logs / "seen").exists():
+        time.sleep(0.05)
+    return {}

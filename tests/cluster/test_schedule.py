@@ -206,7 +206,7 @@ def test_a_candidate_that_the_cluster_cannot_hold_is_refused_with_what_would_fit
     raw = {"genome": {"fasta": "x.fa"}, "resources": {"ranks_per_candidate": 2, "cpus_per_rank": 2, "gpus_per_rank": 2}}
     config = config_from(raw)
     pipeline = Pipeline(config, RunDir(tmp_path), Room(1, cpus, gpus), print)
-    call = Call("module:function", config, str(tmp_path), "c100", {})
+    call = Call("module:function", config, RunDir(tmp_path), "c100", {})
     with pytest.raises(UserError, match=expected):
         pipeline._gang_jobs([(call, 1.0)])
 
@@ -215,9 +215,9 @@ def test_auto_makes_gangs_of_the_packed_widths(tmp_path):
     raw = {"genome": {"fasta": "x.fa"}, "resources": {"gpus_per_candidate": "auto", "cpus_per_rank": 2}, "pretrain": {"batch_windows": 12}}
     config, said = config_from(raw), []
     pipeline = Pipeline(config, RunDir(tmp_path), Room(1, 8, 0), said.append)
-    jobs = pipeline._gang_jobs([(Call("module:function", config, str(tmp_path), f"c{cost}", {}), float(cost)) for cost in (80, 40, 40)])
+    jobs = pipeline._gang_jobs([(Call("module:function", config, RunDir(tmp_path), f"c{cost}", {}), float(cost)) for cost in (80, 40, 40)])
     assert [job.cpus for job in jobs] == [4, 2, 2] and "c80 2, c40 1, c40 1" in said[0]
-    lone = pipeline._gang_jobs([(Call("module:function", config, str(tmp_path), "c1", {}), 1.0)])
+    lone = pipeline._gang_jobs([(Call("module:function", config, RunDir(tmp_path), "c1", {}), 1.0)])
     assert [job.cpus for job in lone] == [8]  # 4 ranks share batches of 12 and of 64
 
 

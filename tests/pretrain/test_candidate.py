@@ -2,12 +2,14 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 from transformers.models.bert.modeling_bert import BertForMaskedLM
 
+from grover_dist.bpe.encode import encode_codes
 from grover_dist.config import Config, config_from
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.windows import make_windows
@@ -106,6 +108,20 @@ def test_held_out_figures_by_an_independent_sum(config, pretrained, opened, wind
     assert counts["top1"] == pytest.approx(top1 / tokens)
     assert counts["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-4)
     assert counts["top60"] == 1.0  # of a vocabulary of 49
+
+
+def test_the_loss_normalized_by_token_frequencies_by_an_independent_count(config, pretrained, opened, windows):
+    """Training windows, all of them here, tokenized one by one."""
+    counts = np.ones(CYCLES + 9)
+    for start, stop in zip(windows.train.row_start, windows.train.row_stop, strict=True):
+        ids = encode_codes(opened.store.base(int(start), int(stop)), opened.vocabulary, CYCLES)
+        counts += np.bincount(ids, minlength=CYCLES + 9)
+    labels = np.concatenate(
+        [b.labels for b in masked_batches(config, opened, windows, CYCLES, 1).held_out(config.pretrain.evaluate_windows)]
+    )
+    unigram = -np.log(counts / counts.sum())[labels].mean()
+    assert len(windows.train) <= 4_096
+    assert pretrained.counts["unigram_normalized_loss"] == pytest.approx(pretrained.counts["nats_per_token"] - unigram, rel=1e-5)
 
 
 def test_an_untrained_model_is_worse(config, pretrained, opened, windows):

@@ -11,7 +11,7 @@ import pytest
 from grover_dist.config import config_from
 from grover_dist.run_dir import RunDir
 from grover_dist.selection import ladder
-from grover_dist.selection.decide import decide
+from grover_dist.selection.decide import decide, pareto_front
 
 KS, N, BLOCKS = (2, 3), 2_000, 40
 BLOCK = np.sort(np.random.default_rng(0).integers(0, BLOCKS, N)).astype(np.int32)
@@ -45,7 +45,7 @@ class Laboratory:
             work.counts["markov_order"] = {str(k): 4 for k in KS}
         self.baselines = self.run.find("kmer-baselines", "baselines", settings={})
 
-    def add(self, cycles, rate, *, twin=0.1, seeds=1, bits=1.9):
+    def add(self, cycles, rate, *, twin=0.1, seeds=1, bits=1.9, **counts):
         with self.run.begin("kmer", f"c{cycles}", settings={}) as work:
             n = seeds * len(KS) * N
             columns = {
@@ -60,7 +60,7 @@ class Laboratory:
             write_table(work.file("predictions.arrow"), columns)
             work.counts["tokens_per_input"] = 50 / np.log(cycles)
         with self.run.begin("pretrain", f"c{cycles}", settings={}) as work:
-            work.counts["bits_per_base"] = bits
+            work.counts |= {"bits_per_base": bits, **counts}
         self.evaluations[cycles] = self.run.find("kmer", f"c{cycles}", settings={})
         self.pretrained[cycles] = self.run.find("pretrain", f"c{cycles}", settings={})
 
@@ -118,6 +118,54 @@ def test_criterion_mean_rank(tmp_path):
     assert decision["best"] == 300 and "mean rank of 1.00" in decision["sentence"]
 
 
+def test_criterion_unigram_normalized_loss_takes_what_context_helps_most(tmp_path):
+    laboratory = Laboratory(tmp_path, criterion="unigram_normalized_loss")
+    for cycles, loss in ((100, -0.02), (300, -0.05), (600, 0.01)):
+        laboratory.add(cycles, 0.2, unigram_normalized_loss=loss)
+    decision, table = laboratory.decide()
+    assert decision["chosen"] == 300 and "0.0500 nats per token below token frequencies" in decision["sentence"]
+    assert decision["criterion"] == "unigram_normalized_loss"
+    assert decision["other_criteria"].keys() == {"mean_accuracy", "mean_rank", "bits_per_base", "unigram_normalized_loss"}
+    assert table["unigram_normalized_loss"].to_pylist() == [-0.02, -0.02, -0.05, -0.05, 0.01, 0.01]
+
+
+def test_the_rule_for_ties_is_a_setting_and_is_recorded(tmp_path):
+    chosen = {}
+    for tie in ("smallest", "best"):
+        laboratory = Laboratory(tmp_path / tie, tie=tie)
+        for cycles, rate in ((100, 0.2), (300, 0.204)):
+            laboratory.add(cycles, rate)
+        decision, _ = laboratory.decide()
+        chosen[tie] = decision["chosen"]
+        assert decision["tied"] == [100, 300] and decision["tie"] == tie
+        assert ("smallest vocabulary" in decision["rule"]) == (tie == "smallest")
+        assert ("all the same" in decision["sentence"]) == (tie == "best")
+    assert chosen == {"smallest": 100, "best": 300}
+
+
+def test_pareto_front_of_accuracy_compute_and_length():
+    points = {
+        "a": (0.5, -10.0, -30.0),
+        "b": (0.4, -10.0, -30.0),
+        "c": (0.4, -5.0, -30.0),
+        "d": (0.3, -9.0, -20.0),
+        "e": (0.5, -10.0, -30.0),
+    }
+    assert pareto_front(points) == {"a", "c", "d", "e"}
+    assert pareto_front({}) == set()
+
+
+def test_the_record_says_who_is_on_the_pareto_front(tmp_path):
+    laboratory = Laboratory(tmp_path)
+    for cycles, rate, flops in ((100, 0.3, 9.0), (300, 0.2, 5.0), (600, 0.19, 6.0)):
+        laboratory.add(cycles, rate, tokens=10, flops_per_token=flops)
+    decision, _ = laboratory.decide()
+    rows = {row["cycles"]: row for row in decision["candidates"]}
+    assert [rows[cycles]["training_flops"] for cycles in rows] == [90.0, 50.0, 60.0]
+    assert rows[100]["on_pareto_front"] and rows[300]["on_pareto_front"]
+    assert rows[600]["on_pareto_front"]  # the shortest sequences of all
+
+
 def test_one_candidate_is_a_decision_too(tmp_path):
     laboratory = Laboratory(tmp_path)
     laboratory.add(600, 0.2)
@@ -135,7 +183,8 @@ def test_a_candidate_dropped_by_the_ladder_is_shown_and_cannot_win(tmp_path):
     assert decision["chosen"] in (100, 1000) and 300 not in decision["tied"]
     assert [row["finalist"] for row in decision["candidates"]] == [True, False, True]
     assert decision["ladder"]["verdicts"][0]["reasons"]["300"] == "worse"
-    assert decision["cost"]["share"] == pytest.approx((1 + 0.1 + 1) / 3)
+    decays = 0.2 * (0.1 + 0.3)  # made again by each of the two that went on
+    assert decision["cost"]["share"] == pytest.approx((1 + decays + 0.1 + 1 + decays) / 3)
     assert table.num_rows == 6
 
 

@@ -108,6 +108,8 @@ def test_cost_counts_the_last_rung_that_each_candidate_reached():
     rungs = ladder.plan_rungs(HALVING, 1_000)
     reached = {100: 2, 200: 0, 300: 1, 400: 0}
     assert ladder.cost(rungs, reached) == {"spent": 1_500.0, "exhaustive": 4_000.0, "share": 0.375}
+    again = ladder.cost(rungs, reached, decay_fraction=0.2)
+    assert again["spent"] == 1_500.0 + 0.2 * (100 + 300) + 0.2 * 100 and again["exhaustive"] == 4_000.0
     doubled = ladder.cost(rungs, reached, cost_per_base={100: 2.0})
     assert doubled["spent"] == 2_500.0 and doubled["exhaustive"] == 5_000.0
 

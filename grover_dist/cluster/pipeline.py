@@ -5,6 +5,7 @@ The driver holds nothing that the run's folder does not: it may die at any momen
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from grover_dist.cluster.session import Room, current_room, ray_session
 from grover_dist.config import Config, ResourceSettings
 from grover_dist.errors import UserError
 from grover_dist.run_dir import Artifact, RunDir
+from grover_dist.training.plan import mean_window_tokens
 
 if TYPE_CHECKING:
     from grover_dist.selection.ladder import Rung
@@ -143,7 +145,13 @@ class Pipeline:
             return compare_evaluations(self.config, evaluations, pretrained)
 
         state = climb(
-            self.config.selection.ladder, self.config.pretrain.budget_bases, candidates, train=train, compare=compare, say=self.say
+            self.config.selection.ladder,
+            self.config.pretrain.budget_bases,
+            candidates,
+            train=train,
+            compare=compare,
+            bases_per_step=self._bases_per_step(corpus),
+            say=self.say,
         )
         return {
             "evaluations": {cycles: item["kmer"] for cycles, item in state.found.items()},
@@ -168,10 +176,12 @@ class Pipeline:
             warm_from=warm,
             early=not rung.last,
         )
-        # A merge of count n takes n boundaries away (fewer in runs of one token): the smaller vocabulary has more tokens to train on.
-        vocabulary = Vocabulary.read(corpus.path)
-        tokens_per_base = 1.0 - vocabulary.count[:cycles].sum() / corpus.counts["bases"]
-        return call, rung.budget_bases * max(tokens_per_base, 1e-3)
+        return call, rung.budget_bases * _tokens_per_base(corpus, cycles)
+
+    def _bases_per_step(self, corpus: Artifact) -> int:
+        """The least that the largest vocabulary's shortest run, one step, needs: half of a step's bases, since steps are rounded."""
+        tokens = mean_window_tokens(self.config.windows) * self.config.pretrain.batch_windows
+        return max(1, math.ceil(tokens / _tokens_per_base(corpus, max(self.config.pretrain.candidates)) / 2))
 
     def _downstream(self, *wanted: str) -> dict[str, Any]:
         """What the chosen model is used for; all that is wanted runs side by side."""
@@ -296,3 +306,8 @@ class Pipeline:
 def _what_would_fit(resources: ResourceSettings, room: Room) -> str:
     gpu = ", resources.gpus_per_rank=0" if resources.gpus_per_rank > room.gpus else ""
     return f"not one rank fits; set resources.cpus_per_rank={min(resources.cpus_per_rank, room.cpus):g}{gpu}, or use a larger cluster"
+
+
+def _tokens_per_base(corpus: Artifact, cycles: int) -> float:
+    """A merge of count n takes n boundaries away (fewer in runs of one token), so the smaller vocabulary has more tokens to train on."""
+    return max(1.0 - Vocabulary.read(corpus.path).count[:cycles].sum() / corpus.counts["bases"], 1e-3)

@@ -109,12 +109,14 @@ def climb(
     *,
     train: Callable[[Rung, Sequence[int], Mapping[int, Any]], Mapping[int, Any]],
     compare: Callable[[Mapping[int, Any]], Comparison],
+    bases_per_step: int = 1,
     say: Callable[[str], None] = print,
 ) -> Climb:
     """Take the candidates up the rungs. `train(rung, alive, before)` trains and scores those that are alive, `before` holding what it
-    returned for them on the rung below; `compare` scores its results against each other.
+    returned for them on the rung below; `compare` scores its results against each other. Raises UserError, before anything is trained,
+    where the first rung is shorter than a step of `bases_per_step`.
     """
-    rungs = plan_rungs(settings, budget_bases)
+    rungs = plan_rungs(settings, budget_bases, bases_per_step=bases_per_step)
     state, alive = Climb({}, {}, []), sorted(candidates)
     for rung in rungs:
         results = train(rung, alive, {name: state.found[name] for name in alive if name in state.found})

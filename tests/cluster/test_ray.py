@@ -20,6 +20,7 @@ from grover_dist.bpe.learn import WorkerLost  # noqa: E402
 from grover_dist.cluster.console import following  # noqa: E402
 from grover_dist.cluster.gangs import Call, run_gang, run_task  # noqa: E402
 from grover_dist.cluster.learners import LearnerActor, call_actors, learn_on_ray  # noqa: E402
+from grover_dist.cluster.pipeline import Pipeline  # noqa: E402
 from grover_dist.cluster.session import ray_session  # noqa: E402
 from grover_dist.config import config_from  # noqa: E402
 from grover_dist.corpus.build import build_corpus  # noqa: E402
@@ -202,3 +203,16 @@ def test_a_task_returns_its_value_and_its_words_are_followed(room, tmp_path):
     with following(run, heard.append):
         assert run_task(Call("tests.cluster.functions:double", config, run, "doubler", {"number": 21})) == 42
     assert heard == ["[doubler] doubling 21"]
+
+
+def test_a_rung_below_one_step_is_refused_before_any_gang_starts(room, learned, tmp_path):
+    """16 windows of about 51 tokens at the largest candidate's bases a token are some 1,500 bases."""
+    run = copy_of(learned, tmp_path / "run")
+    config = tiny_config(run.path)
+    pretrain = config.pretrain.model_copy(update={"budget_bases": 8_000})
+    ladder = config.selection.ladder.model_copy(update={"kind": "halving", "first_fraction": 0.01})
+    selection = config.selection.model_copy(update={"ladder": ladder, "train_positions": 100, "evaluate_positions": 100})
+    pipeline = Pipeline(config.model_copy(update={"pretrain": pretrain, "selection": selection}), run, room, print)
+    with pytest.raises(UserError, match=r"shorter than one optimizer step.*Got: 80 bases.*first_fraction"):
+        pipeline.candidates()
+    assert not (run.path / "pretrain").exists()

@@ -104,6 +104,11 @@ def test_a_climb_trains_the_living_on_what_they_had_and_remembers_who_got_where(
     assert len(state.verdicts) == 3 and "drops" in said[0]
 
 
+def test_a_climb_whose_first_rung_is_below_a_step_trains_nothing():
+    with pytest.raises(UserError, match="shorter than one optimizer step"):
+        ladder.climb(HALVING, 1_000, GRID, train=None, compare=None, bases_per_step=101)
+
+
 def test_cost_counts_the_last_rung_that_each_candidate_reached():
     rungs = ladder.plan_rungs(HALVING, 1_000)
     reached = {100: 2, 200: 0, 300: 1, 400: 0}

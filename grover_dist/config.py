@@ -231,8 +231,8 @@ class TaskHeadSettings(HeadSettings):
 
 class LadderSettings(Section):
     kind: Literal["full", "halving"] = "full"
-    first_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.04  # of the whole budget, at the first rung of `halving`
-    growth: float = Field(5.0, gt=1.0)
+    first_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.03  # of the whole budget, at the first rung of `halving`
+    growth: float = Field(6.0, gt=1.0)
     controls: tuple[int, ...] = (600,)  # kept to the end when they are candidates; both ends of the grid always are
     keep_at_most: Annotated[float, Field(gt=0.0, le=1.0)] = 0.34  # of a rung's candidates, however close their scores; controls come on top
     probe: HeadSettings | None = None  # a cheaper head on the rungs before the last, such as {freeze_trunk: true} (None: selection.head)

@@ -30,7 +30,7 @@ states = trunk(**tokenizer("ACGT...", return_tensors="pt")).last_hidden_state
 logits = torch.nn.functional.linear(trunk.pooler(states.{call}), head["classifier.weight"], head["classifier.bias"])
 ```
 """
-_CALLS = {"mean": "mean(dim=1, keepdim=True)", "max": "amax(dim=1, keepdim=True)"}
+_CALLS = {"mean": "mean(dim=1, keepdim=True)", "max": "amax(dim=1, keepdim=True)", "last": "narrow(1, -2, 1)"}
 
 
 def model_card(metrics: Mapping[str, Any], *, pooling: str, positions: int, run_name: str) -> str:

@@ -109,7 +109,7 @@ def accuracy_by_k(series: Sequence[Series], baselines: Sequence[Series]) -> str:
 
 def pareto_view(names: Sequence[str], accuracy: Sequence[float], merits: Mapping[str, Sequence[float]], front: Sequence[bool]) -> str:
     """Accuracy (share) against each of `merits` (axis label -> value a candidate), the front filled."""
-    with _figure(7.2, 3.0) as (figure, svg):
+    with figure_svg(7.2, 3.0) as (figure, svg):
         for axes, (label, values) in zip(figure.subplots(1, len(merits), sharey=True, squeeze=False)[0], merits.items(), strict=True):
             for index, (name, x, y, kept) in enumerate(zip(names, values, accuracy, front, strict=True)):
                 face = _colour(index) if kept else "white"
@@ -185,7 +185,7 @@ def accuracy_by_repeats(share: np.ndarray, accuracy: np.ndarray, enriched: np.nd
 
 def word_clusters(x: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> str:
     """Words in the plane by cluster (from 1); beyond the palette's seven all are grey."""
-    with _figure(7.2, 3.6) as (figure, svg):
+    with figure_svg(7.2, 3.6) as (figure, svg):
         axes = figure.subplots()
         for name in np.unique(cluster):
             mine, known = cluster == name, name <= len(PALETTE)
@@ -200,7 +200,7 @@ def word_clusters(x: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> str:
 
 def masked_by_length(lengths: Sequence[int], first: Sequence[float], in_five: Sequence[float]) -> str:
     """Masked-token accuracy against the length of the word."""
-    with _figure(7.2, 2.5) as (figure, svg):
+    with figure_svg(7.2, 2.5) as (figure, svg):
         axes = figure.subplots()
         for name, values, colour, line, marker in (
             ("among the first five", in_five, PALETTE[4], "--", "s"),

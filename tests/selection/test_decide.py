@@ -183,8 +183,8 @@ def test_a_candidate_dropped_by_the_ladder_is_shown_and_cannot_win(tmp_path):
     assert decision["chosen"] in (100, 1000) and 300 not in decision["tied"]
     assert [row["finalist"] for row in decision["candidates"]] == [True, False, True]
     assert decision["ladder"]["verdicts"][0]["reasons"]["300"] == "worse"
-    decays = 0.2 * (0.04 + 0.2)  # made again by each of the two that went on
-    assert decision["cost"]["share"] == pytest.approx((1 + decays + 0.04 + 1 + decays) / 3)
+    decays = 0.2 * (0.03 + 0.18)  # made again by each of the two that went on
+    assert decision["cost"]["share"] == pytest.approx((1 + decays + 0.03 + 1 + decays) / 3)
     assert table.num_rows == 6
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.ray, pytest.mark.distributed, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(900)]
 
 import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402

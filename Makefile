@@ -1,5 +1,5 @@
 # make demo   environment, then the whole pipeline on a synthetic genome; ends with the path of the report
-# make test   environment, then the fast tests and the tests with Ray and with several ranks
+# make test   environment, then the fast tests, those with Ray and with several ranks, and those of the infrastructure
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -24,20 +24,25 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: environment
 	$(BIN)/python -m grover_dist run configs/demo.yaml run.dir=$(DEMO)
 
-test: environment lint
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+PYTEST := $(BIN)/python -m pytest
+FAST := not slow and not gpu and not ray and not distributed and not e2e
+
+# The fast tests side by side; then, one after the other, those that start Ray, several ranks or an object store; then Terraform against a
+# fake of AWS, both examples side by side (skipped, with the reason, without terraform or root; checkov runs where .venv-checkov holds it).
+test: environment $(VENV)-infra/installed lint
+	$(PYTEST) -n 2 --dist loadfile -m '$(FAST)'
+	$(PYTEST) --ignore tests/infra -m '(ray or distributed or e2e) and not slow and not gpu'
+	$(PYTEST) -n 2 --dist loadgroup -m 'e2e and not slow' tests/infra
 
 test-fast: environment
-	$(BIN)/python -m pytest -m 'not slow and not gpu and not ray and not distributed and not e2e'
+	$(PYTEST) -n 2 --dist loadfile -m '$(FAST)'
 
-test-slow: environment
-	$(BIN)/python -m pytest -m slow
+test-slow: environment $(VENV)-infra/installed
+	$(PYTEST) -m 'slow and not gpu'
 
-# Runs in an object store, Terraform against a fake of AWS (both examples side by side), node scripts in network namespaces: 10 minutes or
-# more. Needs terraform, and root for the node tests. checkov runs where .venv-checkov holds it.
 test-infra: environment $(VENV)-infra/installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/infra
-	$(BIN)/python -m pytest tests/launch tests/test_remote.py tests/pretrain/test_object_store.py tests/e2e/test_object_store.py
+	$(PYTEST) -n 2 --dist loadgroup tests/infra
+	$(PYTEST) tests/launch tests/test_remote.py tests/pretrain/test_object_store.py tests/e2e/test_object_store.py
 
 # An environment of its own: moto's botocore and our pins disagree about python-dateutil.
 $(VENV)-infra/installed:

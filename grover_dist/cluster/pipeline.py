@@ -276,19 +276,18 @@ class Pipeline:
         return outcome.results
 
     def _wait_for_room(self, ranks: int) -> Room:
-        """The cluster's room now, or as soon as so many ranks fit into it, within the minutes that the settings give."""
-        resources = self.config.resources
+        """The cluster's room, as soon as so many ranks fit into it or the minutes that the settings give are over."""
+        resources, room = self.config.resources, self.room
         deadline = time.monotonic() + 60.0 * resources.wait_for_room_minutes
         told = False
-        while True:
-            room = current_room()
-            if resources.ranks_in(room.cpus, room.gpus) >= ranks or time.monotonic() > deadline:
-                return room
+        while resources.ranks_in(room.cpus, room.gpus) < ranks and time.monotonic() < deadline:
             if not told:
                 need = f"{ranks * resources.cpus_per_rank:g} CPUs and {ranks * resources.gpus_per_rank:g} GPUs"
                 self.say(f"waits for nodes: {need} are needed, and the cluster has {room.cpus:g} and {room.gpus:g}")
                 told = True
             time.sleep(2.0)
+            room = current_room()
+        return room
 
     def _call(self, name: str, function: str, **arguments: Any) -> Call:
         return Call(function, self.config, self.run.absolute(), name, arguments)

@@ -24,7 +24,7 @@ def test_the_working_folder_is_the_package_and_the_settings_and_nothing_else(tmp
     assert {path.name for path in tmp_path.iterdir()} == {"grover_dist", "config.yaml"}
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < LARGEST_BYTES
-    assert {path.suffix for path in files} <= {".py", ".yaml", ".html", ".css", ".js", ".json", ".txt", ".md"}
+    assert {path.suffix for path in files} <= {".py", ".yaml", ".html", ".css", ".jaspar", ".js", ".json", ".txt", ".md"}
     assert not [path for path in tmp_path.rglob("*") if path.name in (".git", "runs", "data", "__pycache__")]
     assert load_config(tmp_path / "config.yaml").run.dir == tmp_path / "run"
 

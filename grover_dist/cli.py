@@ -26,10 +26,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-app.add_typer(build, name="build")
-app.command()(predict)
-app.command()(explain)
-
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A settings file, for example configs/demo.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Settings that replace those of the file.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or s3://bucket/prefix (run.dir).")]
@@ -216,6 +212,11 @@ def encode(
         encode_region(folder, region, cycles, format=format, output=output)
     else:
         encode_fasta(folder, fasta, cycles, region=region, format=format, output=output, say=lambda line: typer.echo(line, err=True))
+
+
+app.add_typer(build, name="build")
+app.command()(predict)
+app.command()(explain)
 
 
 @app.command()

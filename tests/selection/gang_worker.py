@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from grover_dist.config import TaskSettings, load_config
+from grover_dist.config import TaskHeadSettings, TaskSettings, load_config
 from grover_dist.finetune.stage import finetune_in_gang
 from grover_dist.run_dir import RunDir
 from grover_dist.selection.evaluate import evaluate_candidate
@@ -18,7 +18,7 @@ def work(folder: Path, cycles: int, ranks: Ranks) -> list[str]:
     run, config = RunDir.existing(folder), load_config(folder / "config.yaml")
     corpus, task, pretrained = run.latest("learn"), run.latest("kmer-task"), run.latest("pretrain", f"c{cycles}")
     kmer = evaluate_candidate(config, run, corpus, task, pretrained, cycles=cycles, ranks=ranks, say=lambda text: None)
-    table = TaskSettings(name="table", train=folder / "table.csv", head=config.selection.head)
+    table = TaskSettings(name="table", train=folder / "table.csv", head=TaskHeadSettings(**config.selection.head.model_dump()))
     arguments = {"corpus": corpus, "pretrained": pretrained, "task_settings": table, "cycles": cycles}
     tuned = finetune_in_gang(config, run, ranks=ranks, say=lambda text: None, **arguments)
     return [str(kmer.path), str(tuned["finetune"].path)]

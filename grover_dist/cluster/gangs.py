@@ -1,4 +1,5 @@
-"""Run a plain function on Ray: in one worker (`run_task`), or in a gang of ranks that Ray Train keeps together (`run_gang`).
+"""Run a plain function on Ray: in one worker (`run_task`), or in a gang of ranks (`run_gang`), which Ray Train keeps together where it
+has more than one.
 
 The function is named by its import path, so that the driver never imports torch. It is called as
 `function(config, run, say=say, **arguments)`, and in a gang also with `ranks=Ranks`.
@@ -91,7 +92,7 @@ def _invoke(call: Call) -> Any:
 def run_gang(call: Call, resources: ResourceSettings) -> dict[str, Artifact]:
     """Run in `ranks_per_candidate` ranks that share a torch process group. Returns the artefacts by name.
 
-    A rank that dies takes the gang down; Ray Train starts it again at most `max_failures` times, and the function
+    A rank that dies takes the gang down; Ray starts it again at most `max_failures` times, and the function
     goes on from its last checkpoint. With `min_ranks_per_candidate`, a gang that lost a node goes on with the ranks for which there is
     room, and grows again when there is more; the global batch stays the same. A gang whose machine is about to go (see
     training/notice.py) writes a checkpoint and starts again where there is room. A UserError is not retried. A gang whose outcome is
@@ -103,8 +104,9 @@ def run_gang(call: Call, resources: ResourceSettings) -> dict[str, Artifact]:
     if known is not None:
         return known
     call.run.drop_note(note)
+    run_ranks = _run_alone if resources.ranks_per_candidate == 1 else _run_together
     while True:
-        _fit(call, resources, note)
+        run_ranks(call, resources, note)
         if not _was_preempted(call, note):
             break
         if (file := stop_file()) is not None and file.exists():
@@ -131,7 +133,17 @@ def _was_preempted(call: Call, note: str) -> bool:
     return preempted
 
 
-def _fit(call: Call, resources: ResourceSettings, note: str) -> None:
+def _run_alone(call: Call, resources: ResourceSettings, note: str) -> None:
+    """A gang of one needs no rendezvous: a task, in a worker that may have imported torch and DeepSpeed for an earlier one. Ray Train
+    would start five more processes for it, which cost more than the rank's own start. On a GPU Ray gives each its own process.
+    """
+    rank = ray.remote(
+        num_cpus=resources.cpus_per_rank, num_gpus=resources.gpus_per_rank, max_retries=resources.max_failures, retry_exceptions=True
+    )(_rank_main)
+    ray.get(rank.remote({"call": call, "note": note}))
+
+
+def _run_together(call: Call, resources: ResourceSettings, note: str) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 from grover_dist.errors import UserError
 from grover_dist.pretrain.candidate import pretrain_candidate
+from grover_dist.run_dir import RunDir
 
 ELASTIC_STEPS = 90
 
@@ -15,6 +17,12 @@ ELASTIC_STEPS = 90
 def pretrain(config, run, *, corpus, cycles, ranks, say):
     artifact = pretrain_candidate(config, run, corpus, cycles, budget_bases=config.pretrain.budget_bases, ranks=ranks, say=say)
     return {"pretrain": artifact}
+
+
+def pretrain_again(config, run, *, used, corpus, cycles, ranks, say):
+    """In a process that has done the same before, in another run's folder."""
+    pretrain(config, RunDir(Path(used)), corpus=corpus, cycles=cycles, ranks=ranks, say=say)
+    return pretrain(config, run, corpus=corpus, cycles=cycles, ranks=ranks, say=say)
 
 
 def fail_as_user(config, run, *, ranks, say):

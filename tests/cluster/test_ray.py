@@ -169,11 +169,24 @@ def test_a_ray_gang_of_two_gives_the_losses_of_plain_torch_at_every_stage(room, 
 
 
 @pytest.mark.distributed
-def test_a_killed_rank_brings_the_gang_back_and_ends_with_the_same_weights(room, learned, plain, tmp_path):
+@pytest.mark.parametrize("n_ranks", [1, 2])
+def test_a_killed_rank_brings_the_gang_back_and_ends_with_the_same_weights(room, learned, plain, tmp_path, n_ranks):
     run = copy_of(learned, tmp_path / "run")
-    config = tiny_config(run.path)
+    config = tiny_config(run.path, ranks_per_candidate=n_ranks)
     gang = run_gang(pretrain_call("die_once", config, run, learned[2]), config.resources)["pretrain"]
     assert (run.logs / "died").exists()
+    if n_ranks == 1:
+        assert gang.manifest["files"]["model/model.safetensors"] == plain.manifest["files"]["model/model.safetensors"]
+    assert losses(gang) == pytest.approx(losses(plain), rel=2e-5)
+
+
+def test_a_process_that_trained_one_candidate_trains_the_next_to_the_same_weights(room, learned, plain, tmp_path):
+    """A gang of one is given a worker that an earlier one may have used."""
+    used, run = copy_of(learned, tmp_path / "used"), copy_of(learned, tmp_path / "run")
+    call = pretrain_call("pretrain_again", tiny_config(run.path), run, learned[2])
+    call.arguments["used"] = str(used.path)
+    gang = run_gang(call, call.config.resources)["pretrain"]
+    assert used.latest("pretrain", "c60").digest == gang.digest
     assert gang.manifest["files"]["model/model.safetensors"] == plain.manifest["files"]["model/model.safetensors"]
 
 

@@ -3,6 +3,7 @@
 python benchmarks/learn.py                                  # all systems that can be imported; the others are named and skipped
 python benchmarks/learn.py --peer-python VENV/bin/python    # peers from an environment of their own
 python benchmarks/learn.py --inputs real-13 --cycles 600 --repeats 3 --systems ours lean sentencepiece
+python benchmarks/learn.py --two-cores --repeats 8          # what a second core brings, in turns, beside what this machine can give
 
 Every measurement runs in a process of its own, on one thread unless the row says otherwise; the best of the repeats is kept. What is timed
 is learning only: no imports, no compilation (a small genome is learned first), no reading of the genome by us. Real DNA is the chr22 piece
@@ -185,6 +186,42 @@ def measure_peer(system: str, path: Path, cycles: int) -> dict[str, float]:
         )  # fmt: skip
 
 
+def two_cores(path: Path, cycles: int, repeats: int) -> dict[str, list[float]]:
+    """Wall seconds of one thread, of two, and of two processes that each learn a half and never speak to each other, taken in turns.
+    The last is what two cores of this machine can do at all: they share caches, memory and often a host.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes = []
+    for part in range(2):
+        here, there = context.Pipe()
+        context.Process(target=learn_half, args=(there, path, part, cycles), daemon=True).start()
+        pipes.append(here)
+    for pipe in pipes:
+        pipe.recv()
+    measure_ours("threads-2", path, 16)  # compiled, and the genome is in the cache
+    found: dict[str, list[float]] = {"one thread": [], "two threads": [], "two free halves": []}
+    for _ in range(repeats):
+        found["one thread"].append(measure_ours("ours", path, cycles)["wall"])
+        found["two threads"].append(measure_ours("threads-2", path, cycles)["wall"])
+        for pipe in pipes:
+            pipe.send("go")
+        found["two free halves"].append(max(pipe.recv() for pipe in pipes))
+    for pipe in pipes:
+        pipe.send("end")
+    return found
+
+
+def learn_half(pipe, path: Path, part: int, cycles: int) -> None:
+    codes = np.load(path)
+    half = len(codes) // 2
+    np.save(own := path.with_suffix(f".{part}.npy"), codes[:half] if part == 0 else codes[half:])
+    del codes
+    measure_ours("ours", own, 16)
+    pipe.send("ready")
+    while pipe.recv() == "go":
+        pipe.send(measure_ours("ours", own, cycles)["wall"])
+
+
 def run_one(python: str, system: str, path: Path, cycles: int) -> dict[str, float] | str:
     """One measurement in a process of its own; the reason where there is none."""
     environment = {
@@ -210,11 +247,23 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=[*OURS, *PEERS])
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--two-cores", action="store_true")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         system, path, cycles = options.one[0], Path(options.one[1]), int(options.one[2])
         print(json.dumps((measure_ours if system in OURS else measure_peer)(system, path, cycles)))
+        return
+    if options.two_cores:
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(path := Path(folder) / "genome.npy", synthetic_genome(50_000_000))
+            for cycles in options.cycles:
+                found = two_cores(path, cycles, options.repeats)
+                alone = np.array(found["one thread"])
+                for name, walls in found.items():
+                    ratio = np.median(alone / np.array(walls))
+                    print(f"synthetic-50 {cycles:>6} {name:<16} median wall {np.median(walls):.2f} s, best {min(walls):.2f} s,", end=" ")
+                    print(f"speed-up {ratio:.2f} (median of {options.repeats}), best to best {alone.min() / min(walls):.2f}", flush=True)
         return
     print(LINE.format("input", "cycles", "system", "CPU s", "wall s", "bytes/base", "CPU/ours"))
     with tempfile.TemporaryDirectory() as folder:

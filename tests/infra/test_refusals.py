@@ -60,6 +60,10 @@ def test_a_zone_is_no_region(sweep: Terraform, variables: list[str]) -> None:
     assert "region is a region and not a zone" in refused(sweep, *variables, "-var=region=us-east-1a")
 
 
+def test_an_invented_region(sweep: Terraform, variables: list[str]) -> None:
+    assert "invalid AWS Region: eu-mars-1" in refused(sweep, *variables, "-var=region=eu-mars-1")
+
+
 def test_overlapping_subnets(sweep: Terraform, variables: list[str]) -> None:
     words = refused(sweep, *variables, "-var=public_subnet_cidr=10.42.3.0/28")
     assert "public_subnet_cidr 10.42.3.0/28 overlaps private_subnet_cidr 10.42.0.0/22" in words

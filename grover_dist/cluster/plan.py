@@ -8,11 +8,13 @@ from pathlib import Path
 from grover_dist.bpe.cost import learn_seconds, partition_bytes
 from grover_dist.config import Config
 from grover_dist.genome.fasta import check_exists
+from grover_dist.model.size import flops_per_token
 from grover_dist.selection.ladder import plan_rungs
 from grover_dist.training.engine import resolve_zero_stage
-from grover_dist.training.plan import CandidatePlan, plan_candidate
+from grover_dist.training.plan import CandidatePlan, guess_bases_per_token, mean_window_tokens, plan_candidate
 
 _GENOME_BYTES_A_BASE, _STORE_BYTES_A_BASE = 1.125, 3.125  # uint8 base and one bit of mask; the store adds a uint16 level
+_ANALYSIS_PASSES = 4  # means, context, masked words, regions
 _BASES_A_GZIP_BYTE = 3.6  # of soft-masked DNA
 
 
@@ -42,6 +44,29 @@ def describe_plan(config: Config, *, flops_per_second: float, hardware: str, cor
     budgets = ", ".join(f"{rung.budget_bases:,}" for rung in rungs)
     yield f"sweep     {hours:,.2f} gang hours of pretraining to the whole budget, {size(disk)} of disk"
     yield f"ladder    {config.selection.ladder.kind}, {len(rungs)} rung{'s' if len(rungs) > 1 else ''}: {budgets} bases"
+    yield f"analyze   {_analysis_words(config, bases, flops_per_second)}"
+
+
+def analysis_hours(config: Config, cycles: int, windows: float, *, flops_per_second: float) -> float:
+    """Hours of one rank for the passes of the chosen model and its nulls over so many windows; ranks share them evenly, in parts. Only
+    the models' arithmetic: a forward pass is a third of what training a token takes, here with every token masked.
+    """
+    models = 2 + (config.analysis.shuffled_fraction > 0)  # the twin, and the model of the shuffled genome
+    tokens = windows * mean_window_tokens(config.windows)
+    forward = flops_per_token(config.model, cycles + 9, length_tokens=config.windows.max_tokens, masked_fraction=1.0) / 3
+    return models * _ANALYSIS_PASSES * tokens * forward / flops_per_second / 3_600
+
+
+def _analysis_words(config: Config, bases: int, flops_per_second: float) -> str:
+    cycles = max(config.pretrain.candidates)
+    window_bases = mean_window_tokens(config.windows) * guess_bases_per_token(cycles)
+    every = bases * config.split.held_out_fraction / window_bases
+    asked = min(config.analysis.windows, every)
+    here, whole = (analysis_hours(config, cycles, windows, flops_per_second=flops_per_second) for windows in (asked, every))
+    return (
+        f"models' arithmetic: {asked:,.0f} held-out windows {here:,.3f} rank hours; "
+        f"all {every:,.0f} of them {whole:,.2f}, which is {whole / 8:,.3f} h on 8 ranks"
+    )
 
 
 def plan_candidates(config: Config, *, flops_per_second: float) -> list[CandidatePlan]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import ray
@@ -33,11 +33,20 @@ def add_on_ray(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]
 
 
 def analyze_on_ray(config: Config, run: RunDir, corpus: Artifact, pretrained: Artifact, **arguments: Any) -> Artifact:
-    """The analysis stage, with the passes of the models spread over the cluster. For a run in an object store they stay on this machine,
-    where its corpus and model have been copied.
-    """
+    """The analysis stage, with the passes of the models spread over the cluster."""
     from grover_dist.analysis.embeddings import analyze
-    from grover_dist.analysis.sums import map_here
 
-    spread = map_here if run.remote is not None else partial(add_on_ray, gpus=config.resources.gpus_per_rank)
+    artifacts = [corpus, pretrained, *(value for value in arguments.values() if isinstance(value, Artifact))]
+
+    def spread(function: Callable[..., Any], lines: Sequence[tuple[Any, ...]]) -> Any:
+        # Packed: an open corpus can be unpacked only where its files are.
+        packed = [(run, artifacts, function, pickle.dumps(line)) for line in lines]
+        return add_on_ray(_call_beside_files, packed, gpus=config.resources.gpus_per_rank)
+
     return analyze(config, run, corpus, pretrained, map_parts=spread, **arguments)
+
+
+def _call_beside_files(run: RunDir, artifacts: Sequence[Artifact], function: Callable[..., Any], line: bytes) -> Any:
+    for artifact in artifacts:
+        run.here(artifact)  # copied to this machine, for a run in an object store
+    return function(*pickle.loads(line))

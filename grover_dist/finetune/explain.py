@@ -14,7 +14,8 @@ from grover_dist.bpe.encode import encode_codes
 from grover_dist.bpe.vocabulary import SPECIAL_TOKENS, UNKNOWN_ID
 from grover_dist.errors import UserError
 from grover_dist.finetune.exported import FinetunedModel, load_finetuned
-from grover_dist.finetune.predict import check_outputs, class_index, source_windows
+from grover_dist.finetune.picture import PANELS, ExplainedRegion, draw_regions
+from grover_dist.finetune.predict import SUFFIXES, check_outputs, class_index, softmax, source_windows
 from grover_dist.finetune.tracks import mean_track, replacing, write_bigwig
 from grover_dist.finetune.windows import Windows
 from grover_dist.selection.examples import tokens_of_sequences
@@ -22,6 +23,7 @@ from grover_dist.selection.examples import tokens_of_sequences
 Method = Literal["occlusion", "gradients"]
 METHODS = ("occlusion", "gradients")
 MASK_ID = SPECIAL_TOKENS.index("[MASK]")
+PICTURES = (".svg", ".png")
 STEPS = 32  # of the path integral
 _BATCH = 128
 
@@ -99,16 +101,21 @@ def explain(
     say: Callable[[str], None] = print,
     advance: Callable[[int], None] = lambda bases: None,
 ) -> int:
-    """Write the importance of every base of the regions (.tsv and .bed: one line a base run; .bw: a track, the mean where regions overlap).
-    Regions on the minus strand are read along it and written in the record's coordinates. Returns the number of regions.
+    """Write the importance of every base of the regions (.tsv and .bed: one line a base run; .bw: a track, the mean where regions overlap;
+    .svg and .png: a picture of the first regions with the words that count most). Regions on the minus strand are read along it and
+    written in the record's coordinates. Returns the number of regions.
     """
-    check_outputs(outputs)
+    check_outputs(outputs, (*SUFFIXES, *PICTURES))
     if method not in METHODS:
         raise UserError("unknown method", got=method, expected=", ".join(METHODS))
     published = load_finetuned(model, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     chosen, source, tracks, n = class_index(published, class_name), Windows(), defaultdict(list), 0
+    drawn: list[ExplainedRegion] = []
     for window in source_windows(source, model, published, fasta, bed):
         value = attribute(published, window.codes, chosen, method)
+        if len(drawn) < PANELS and any(path.suffix in PICTURES for path in outputs):
+            probability = softmax(published.logits([window.codes]))[0, chosen]
+            drawn.append(ExplainedRegion(window.record, window.start_bp, window.strand, window.codes, value, float(probability)))
         value = value[::-1] if window.strand == "-" else value
         place = np.arange(window.start_bp, window.end_bp)
         tracks[window.record].append((place, place + 1, value))
@@ -119,6 +126,9 @@ def explain(
     for path in outputs:
         if path.suffix == ".bw":
             write_bigwig(path, source.lengths_bp, tracks)
+            continue
+        if path.suffix in PICTURES:
+            draw_regions(path, drawn, class_name=published.classes[chosen], unit="nats of log odds")
             continue
         with replacing(path) as temporary, open(temporary, "w") as file:
             if path.suffix == ".tsv":

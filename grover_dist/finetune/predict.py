@@ -57,7 +57,7 @@ def predict(
             if kind == ".tsv":
                 file.write("\t".join(["chrom", "start", "end", "strand", "predicted", *(f"p_{name}" for name in published.classes)]) + "\n")
         for batch in iter(lambda: list(islice(windows, _BATCH)), []):
-            probability = _softmax(published.logits([window.codes for window in batch]))
+            probability = softmax(published.logits([window.codes for window in batch]))
             predicted = probability.argmax(axis=1)
             for window, row, said in zip(batch, probability, predicted, strict=True):
                 place, name = (window.record, str(window.start_bp), str(window.end_bp)), published.classes[said]
@@ -111,12 +111,12 @@ def run_of_model(model: Path) -> Corpus:
     raise UserError("the model does not lie in a run's folder, so there is no genome", where=model, hint="give --fasta beside --bed")
 
 
-def check_outputs(outputs: Sequence[Path]) -> None:
+def check_outputs(outputs: Sequence[Path], suffixes: Sequence[str] = SUFFIXES) -> None:
     if not outputs:
         raise UserError("no output was named", hint="give --output FILE.tsv, FILE.bed or FILE.bw")
     for path in outputs:
-        if path.suffix not in SUFFIXES:
-            raise UserError("the output's name does not say its format", where=path, expected=", ".join(SUFFIXES))
+        if path.suffix not in suffixes:
+            raise UserError("the output's name does not say its format", where=path, expected=", ".join(suffixes))
         if path.suffix == ".bw":
             check_bigwig()
 
@@ -140,6 +140,6 @@ def _collect(tracks: dict[str, list], batch: Sequence[Window], value: np.ndarray
         tracks[record].append((start, end, value[mine].astype(np.float64)))
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: np.ndarray) -> np.ndarray:
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)

@@ -10,6 +10,10 @@ from typing import Annotated
 import typer
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A fine-tuned model: RUN/finetune/TASK-xxxxxxxx, or its model folder.")]
+Pictures = Annotated[
+    list[Path],
+    typer.Option("--output", help="FILE.tsv, FILE.bed, FILE.bw, or a picture, FILE.svg or FILE.png; may be given several times."),
+]
 Outputs = Annotated[list[Path], typer.Option("--output", help="FILE.tsv, FILE.bed or FILE.bw; may be given several times.")]
 Fasta = Annotated[Path | None, typer.Option(help="A genome or sequences: FASTA or 2bit, gzipped or not.")]
 ClassName = Annotated[str | None, typer.Option("--class", help="Of scores and tracks; by default the model's last class.")]
@@ -35,7 +39,7 @@ def predict(
 def explain(
     model: ModelPath,
     bed: Annotated[Path, typer.Option(help="The places to explain, of --fasta or of the genome of the model's run.")],
-    output: Outputs,
+    output: Pictures,
     fasta: Fasta = None,
     method: Annotated[str, typer.Option(help="occlusion or gradients.")] = "occlusion",
     class_name: ClassName = None,

@@ -75,3 +75,17 @@ def test_the_minus_strand_is_written_in_the_records_coordinates(tmp_path, publis
     assert np.allclose([float(line[3]) for line in lines], expected, rtol=1e-4, atol=1e-6)
     with pytest.raises(UserError, match="unknown method"):
         explain(published, [tmp_path / "e.bed"], bed=tmp_path / "r.bed", fasta=tmp_path / "g.fa", method="guess")
+
+
+def test_a_picture_names_the_words_that_count_most(tmp_path, published, model):
+    codes = sequence(60)
+    (tmp_path / "g.fa").write_text(f">one\n{''.join('ACGT'[code] for code in codes)}\n")
+    (tmp_path / "r.bed").write_text("one\t5\t55\ta\t0\t+\none\t0\t40\tb\t0\t-\n")
+    given = {"bed": tmp_path / "r.bed", "fasta": tmp_path / "g.fa", "say": lambda text: None}
+    explain(published, [tmp_path / "e.svg", tmp_path / "e.png"], **given)
+    drawn = (tmp_path / "e.svg").read_text()
+    assert "one:5-55 (+)" in drawn and "one:0-40 (-)" in drawn and (tmp_path / "e.png").read_bytes()[1:4] == b"PNG"
+    ids, scores = encode_codes(codes[5:55], model.vocabulary), token_scores(model, codes[5:55], 1, "occlusion")
+    assert f">{model.vocabulary.strings()[ids[np.abs(scores).argmax()]]}<" in drawn
+    explain(published, [tmp_path / "again.svg"], **given)
+    assert (tmp_path / "again.svg").read_text() == drawn

@@ -52,10 +52,14 @@ def _draw(axes, region: ExplainedRegion, class_name: str) -> None:
     axes.axhline(0, color="#666666", linewidth=0.6)
     starts = np.flatnonzero(np.diff(region.value, prepend=np.nan) != 0)  # every base of a word has the word's importance
     stops = np.append(starts[1:], n)
-    for word in np.argsort(-np.abs(region.value[starts]), kind="stable")[:NAMED]:
+    taken: list[tuple[float, float]] = []
+    for word in np.argsort(-np.abs(region.value[starts]), kind="stable").tolist():
         start, stop, value = int(starts[word]), int(stops[word]), region.value[starts[word]]
         letters = "".join(_LETTERS[np.minimum(region.codes[start:stop], 4)])
-        axes.text((start + stop - 1) / 2, value, letters, ha="center", va="bottom" if value > 0 else "top", fontsize=7, family="monospace")
+        middle, half = (start + stop - 1) / 2, len(letters) * n / 220  # a letter is about a 110th of the panel wide
+        if len(taken) < NAMED and all(middle + half <= left or right <= middle - half for left, right in taken):
+            taken.append((middle - half, middle + half))
+            axes.text(middle, value, letters, ha="center", va="bottom" if value > 0 else "top", fontsize=7, family="monospace")
     end = region.start_bp + n
     place = f"{region.record}:{region.start_bp:,}-{end:,} ({region.strand}), probability of '{class_name}' {region.probability:.2f}"
     axes.set_title(place, loc="left", fontsize=8)

@@ -184,6 +184,8 @@ def strongest(correlations: dict[tuple[str, str], Correlations]) -> list[dict[st
                 continue
             best = int(np.nanargmax(np.abs(rho)))
             best_null = float(np.nanmax(np.abs(null))) if np.isfinite(null).any() else float("nan")
+            others = {f"{other}_rho": _largest(correlations.get((other, kind)), column) for other in OTHERS}
+            shuffled = others["shuffled_rho"]
             found.append(
                 {
                     "kind": kind,
@@ -194,7 +196,8 @@ def strongest(correlations: dict[tuple[str, str], Correlations]) -> list[dict[st
                     "twin_rho": round(best_null, 4),
                     "n": trained.n,
                     "beyond_twin": differ(float(rho[best]), best_null, trained.n),
-                    **{f"{other}_rho": _largest(correlations.get((other, kind)), column) for other in OTHERS},
+                    "beyond_shuffled": None if shuffled is None else differ(float(rho[best]), shuffled, trained.n),
+                    **others,
                 }
             )
     return found
@@ -214,6 +217,8 @@ def findings(summary: dict[str, Any]) -> list[str]:
         if line["kind"] != "contextual":
             continue
         verdict = "beyond the untrained twin" if line["beyond_twin"] else "not beyond the untrained twin"
+        if line["beyond_twin"] and line["beyond_shuffled"] is not None:
+            verdict += f" {'and' if line['beyond_shuffled'] else 'but not beyond'} the {OTHER_NAMES['shuffled']}"
         others = "".join(f", {OTHER_NAMES[name]} {line[f'{name}_rho']:.2f}" for name in OTHERS if line.get(f"{name}_rho") is not None)
         sentences.append(
             f"{PROPERTY_NAMES[line['property']]}: PC{line['component']}, rho {line['rho']:.2f} "

@@ -30,17 +30,18 @@ def cbow(corpus: Corpus, windows: WindowTable, cycles: int, *, hidden: int, toke
     generator = torch.Generator().manual_seed(seed)
     inside = torch.nn.Parameter((torch.rand(size, hidden, generator=generator) - 0.5) / hidden)
     outside = torch.nn.Parameter(torch.zeros(size, hidden))
+    embedding = torch.nn.functional.embedding  # indexing adds up gradients in the order in which threads come
     optimizer = torch.optim.Adam([inside, outside], lr=_LEARNING_RATE)
     order = np.random.default_rng([seed, 0x773276]).permutation(len(line))
     for at in range(0, len(order), _BATCH):
         here = order[at : at + _BATCH]
         context = torch.from_numpy(ids[line[here, None], column[here, None] + places])
         known = (context > 0).float()
-        mean = (inside[context] * known[..., None]).sum(1) / known.sum(1, keepdim=True).clamp_min(1.0)
+        mean = (embedding(context, inside) * known[..., None]).sum(1) / known.sum(1, keepdim=True).clamp_min(1.0)
         target = torch.from_numpy(ids[line[here], column[here]])
         false = torch.multinomial(noise, len(here) * NEGATIVES, replacement=True, generator=generator).reshape(len(here), NEGATIVES)
-        right = (mean * outside[target]).sum(-1)
-        wrong = (mean[:, None] * outside[false]).sum(-1)
+        right = (mean * embedding(target, outside)).sum(-1)
+        wrong = (mean[:, None] * embedding(false, outside)).sum(-1)
         loss = -(torch.nn.functional.logsigmoid(right).mean() + torch.nn.functional.logsigmoid(-wrong).sum(1).mean())
         optimizer.zero_grad()
         loss.backward()

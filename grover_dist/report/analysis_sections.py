@@ -55,7 +55,12 @@ def embeddings_section(analysis: Artifact | None) -> PageSection:
             figures.correlation_bars(
                 [PROPERTY_NAMES[line["property"]] for line in contextual],
                 [line["rho"] for line in contextual],
-                [line["twin_rho"] for line in contextual],
+                {"untrained twin": [line["twin_rho"] for line in contextual]}
+                | {
+                    OTHER_NAMES[name]: [line[f"{name}_rho"] for line in contextual]
+                    for name in OTHERS
+                    if all(line.get(f"{name}_rho") is not None for line in contextual)
+                },
             ),
             f"The strongest of the first {len(explained)} components for each property.",
         )
@@ -72,7 +77,11 @@ def embeddings_section(analysis: Artifact | None) -> PageSection:
             if any(line.get(f"{name}_rho") is not None for line in summary["strongest"])
         ),
         Column("words", "n", integer),
-        Column("beyond the twin", lambda line: "yes" if line["beyond_twin"] else "no", number=False),
+        Column(
+            "beyond the nulls",
+            lambda line: "yes" if line["beyond_twin"] and line.get("beyond_shuffled") is not False else "no",
+            number=False,
+        ),
     ]
     order = {(kind, name): (KINDS[::-1].index(kind), PROPERTIES.index(name)) for kind in KINDS for name in PROPERTIES}
     lines = sorted(summary["strongest"], key=lambda line: order[line["kind"], line["property"]])

@@ -135,13 +135,19 @@ def embedding_map(x: np.ndarray, y: np.ndarray, colours: Mapping[str, np.ndarray
     return svg()
 
 
-def correlation_bars(names: Sequence[str], trained: Sequence[float], twin: Sequence[float]) -> str:
-    """Strongest absolute correlation of any component with each property, the model beside its untrained twin."""
-    with figure_svg(7.2, 0.9 + 0.34 * len(names)) as (figure, svg):
+def correlation_bars(names: Sequence[str], trained: Sequence[float], nulls: Mapping[str, Sequence[float]]) -> str:
+    """Strongest absolute correlation of any component with each property, the model beside its nulls."""
+    bars = {"trained model": (trained, PALETTE[0], None)}
+    for (name, values), (grey, hatch) in zip(nulls.items(), (("#BBBBBB", "///"), ("#888888", "..."), ("#DDDDDD", "xxx")), strict=False):
+        bars[name] = (values, grey, hatch)
+    with figure_svg(7.2, 0.9 + 0.17 * len(names) * len(bars)) as (figure, svg):
         axes = figure.subplots()
-        rows = np.arange(len(names))[::-1]
-        axes.barh(rows + 0.18, np.abs(trained), height=0.34, color=PALETTE[0], label="trained model")
-        axes.barh(rows - 0.18, np.abs(twin), height=0.34, color="#BBBBBB", label="untrained twin", hatch="///", edgecolor="white")
+        rows, height = np.arange(len(names))[::-1], 0.72 / len(bars)
+        for number, (name, (values, colour, hatch)) in enumerate(bars.items()):
+            places = rows + 0.36 - (number + 0.5) * height
+            axes.barh(
+                places, np.abs(values), height=0.94 * height, color=colour, hatch=hatch, edgecolor="white" if hatch else None, label=name
+            )
         axes.set_yticks(rows, names)
         axes.set_xlim(0, 1)
         axes.set_xlabel("largest |Spearman's rho| of a component")

@@ -140,3 +140,18 @@ def test_too_few_windows_are_refused(small_run) -> None:
         embeddings.analyze(
             config, small_run.run, small_run.learn, small_run.pretrain[chosen_index(small_run)], cycles=small_run.chosen, say=lambda _: None
         )
+
+
+@pytest.mark.parametrize(
+    ("twin", "shuffled", "words"),
+    [
+        (False, None, ", not beyond the untrained twin"),
+        (True, None, ", beyond the untrained twin"),
+        (True, True, ", beyond the untrained twin and the model of the shuffled genome"),
+        (True, False, ", beyond the untrained twin but not beyond the model of the shuffled genome"),
+    ],
+)
+def test_a_finding_says_which_nulls_it_beats(twin, shuffled, words) -> None:
+    line = {"kind": "contextual", "property": "gc", "component": 1, "rho": 0.5, "partial": 0.4, "twin_rho": 0.1, "beyond_twin": twin}
+    line |= {"beyond_shuffled": shuffled, "shuffled_rho": None if shuffled is None else 0.2}
+    assert embeddings.findings({"strongest": [line]})[0].endswith(words)

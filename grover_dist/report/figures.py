@@ -140,7 +140,7 @@ def correlation_bars(names: Sequence[str], trained: Sequence[float], nulls: Mapp
     bars = {"trained model": (trained, PALETTE[0], None)}
     for (name, values), (grey, hatch) in zip(nulls.items(), (("#BBBBBB", "///"), ("#888888", "..."), ("#DDDDDD", "xxx")), strict=False):
         bars[name] = (values, grey, hatch)
-    with figure_svg(7.2, 0.9 + 0.17 * len(names) * len(bars)) as (figure, svg):
+    with figure_svg(7.2, 1.1 + 0.17 * len(names) * len(bars)) as (figure, svg):
         axes = figure.subplots()
         rows, height = np.arange(len(names))[::-1], 0.72 / len(bars)
         for number, (name, (values, colour, hatch)) in enumerate(bars.items()):
@@ -152,7 +152,7 @@ def correlation_bars(names: Sequence[str], trained: Sequence[float], nulls: Mapp
         axes.set_xlim(0, 1)
         axes.set_xlabel("largest |Spearman's rho| of a component")
         axes.grid(axis="y", visible=False)
-        axes.legend(loc="lower right", fontsize=8)
+        figure.legend(loc="outside lower center", ncols=len(bars), fontsize=8)
     return svg()
 
 

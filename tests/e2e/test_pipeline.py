@@ -119,6 +119,8 @@ def ray_head(tmp_path):
     command = [
         *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}"),
         *(f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", "--num-cpus=2", "--disable-usage-stats"),
+        # A Ray whose driver a test before this one has killed may hold the default port a while longer; without it the agent takes no jobs.
+        "--dashboard-agent-listen-port=0",
         f"--temp-dir={temporary}",
     ]
     head = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -1,11 +1,17 @@
 """What the training loop costs on a CPU, beside a bare torch step and Hugging Face's Trainer, on the same windows, masks and model.
 
-    python benchmarks/train.py [--layers 4 --hidden 256 --dropout 0.1 --steps 5 --rounds 5] [--ranks]
+    python benchmarks/train.py [--layers 4 --hidden 256 --dropout 0.1 --steps 16] [--ranks]
 
-Contenders take turns, `--rounds` times; a ratio is the median of the rounds' own ratios, so that load which comes and goes falls on both
-sides. One thread; CPU seconds of the process, and wall time beside them. `--ranks` adds two ranks of one thread against one rank of two,
-which only wall time on an idle machine can tell. Trainer needs `accelerate`, which the product does not; without it its line is left out.
-Ends with code 1 where a bar is missed.
+Contenders take turns step by step, each on the same batches, so that load which comes and goes falls on all; a speed is the median over
+the steps' own ratios. One thread; CPU seconds of the process, and wall time beside them.
+
+A shared machine moves such ratios by several percent from step to step, more than a loop may cost. What a step costs around the work that
+no training can do without is therefore measured inside the step: all CPU seconds of the process (the loader's thread too) over those in the
+model's forward pass, the loss, autograd, the gradient's norm and clipping, and AdamW; a bare torch step is measured in the same way, and
+the bars compare the two.
+
+`--ranks` adds two ranks of one thread against one rank of two, which only wall time on an idle machine can tell. Trainer needs
+`accelerate`, which the product does not; without it its line is left out. Ends with code 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -17,11 +23,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from grover_dist.config import Config, EngineSettings, OptimizerSettings, config_from
@@ -39,7 +50,7 @@ from grover_dist.training.engine import Engine, adamw, split_batch
 from grover_dist.training.loop import Plan, train
 from grover_dist.training.ranks import Ranks
 
-CYCLES, WARM_STEPS = 300, 1
+CYCLES, WARM_STEPS = 300, 2
 RESULT = "result: "
 BARE, ENGINE, LOOP = "bare torch step", "DeepSpeed engine, ZeRO 0", "the loop, ZeRO auto (0)"
 PADDED, TRAINER = "the loop, padded", "Hugging Face Trainer"
@@ -60,50 +71,127 @@ def settings(given: argparse.Namespace, folder: Path) -> Config:
     )
 
 
-class Timed(MaskedLanguageModelling):
-    """Marks the clocks when a step begins. Nothing is evaluated."""
+class Spent(NamedTuple):
+    """Seconds of one step. inside: CPU seconds in what no training can do without, 0 where it was not told apart."""
 
-    def __init__(self, config: Config, batches: MaskedBatches) -> None:
+    cpu: float
+    wall: float
+    inside: float = 0.0
+
+
+class Turns:
+    """Threads of which one at a time works: in a circle, each until it passes its turn on or leaves."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._circle, self._changed = list(names), threading.Condition()
+
+    def take(self, name: str) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._circle[0] == name)
+
+    def pass_on(self) -> None:
+        with self._changed:
+            self._circle.append(self._circle.pop(0))
+            self._changed.notify_all()
+
+    def leave(self) -> None:
+        with self._changed:
+            self._circle.pop(0)
+            self._changed.notify_all()
+
+
+class Stopwatch:
+    """What each step of one contender took, from its first forward pass to that of the next step; the last one is left out."""
+
+    def __init__(self, name: str = "", turns: Turns | None = None) -> None:
+        self._name, self._turns, self._began = name, turns, None
+        self.steps: list[Spent] = []
+
+    def step_begins(self) -> None:
+        if self._began is not None:
+            self.steps.append(Spent(*(now - then for now, then in zip(_clocks(), self._began, strict=True))))
+        self.wait_for_turn()
+        self._began = _clocks()
+
+    def wait_for_turn(self) -> None:
+        if self._turns is not None:
+            self._turns.pass_on()
+            self._turns.take(self._name)
+
+
+def _clocks() -> Spent:
+    return Spent(time.process_time(), time.perf_counter(), _inside.seconds)
+
+
+class Inside(threading.local):
+    """CPU seconds of this thread in the functions that `watch` has wrapped; a call inside of another counts once."""
+
+    seconds, depth = 0.0, 0
+
+    def watch(self, owner: object, name: str) -> None:
+        function = getattr(owner, name)
+
+        @wraps(function)
+        def timed(*given, **named):
+            self.depth += 1
+            began = time.thread_time()
+            try:
+                return function(*given, **named)
+            finally:
+                self.depth -= 1
+                if self.depth == 0:
+                    self.seconds += time.thread_time() - began
+
+        setattr(owner, name, timed)
+
+
+_inside = Inside()
+
+
+def watch_what_is_needed() -> None:
+    for owner, name in (
+        (MaskedPredictor, "forward"),
+        (torch.nn.functional, "cross_entropy"),
+        (torch.Tensor, "backward"),
+        (torch.nn.utils, "get_total_norm"),
+        (torch.nn.utils, "clip_grads_with_norm_"),
+        (torch.optim.AdamW, "step"),
+    ):
+        _inside.watch(owner, name)
+
+
+class Timed(MaskedLanguageModelling):
+    """Tells a stopwatch when a step begins. Nothing is evaluated."""
+
+    def __init__(self, config: Config, batches: MaskedBatches, watch: Stopwatch, world: int = 1) -> None:
         model = MaskedPredictor(masked_lm(bert_config(config.model, CYCLES + 9), seed=1))
         super().__init__("benchmark", model, batches, evaluate_windows=1)
-        self.marks: list[tuple[int, float, float]] = []
+        pretrain = config.pretrain
+        self._passes = split_batch(pretrain.batch_windows, world, pretrain.micro_batch_at_most).accumulation
+        self._watch, self._passed = watch, 0
 
     def loss(self, model, batch, device):
-        self.marks.append((batch.n_tokens, time.process_time(), time.perf_counter()))
+        if self._passed % self._passes == 0:
+            self._watch.step_begins()
+        self._passed += 1
         return super().loss(model, batch, device)
 
     def evaluate(self, model, ranks):
         return {}
 
 
-class Spent(NamedTuple):
-    """Seconds a token."""
-
-    cpu: float
-    wall: float
-
-
-def seconds_a_token(marks: list[tuple[int, float, float]], micro_batches: int) -> Spent:
-    """From the first mark after the warm-up to the last; the tokens of the last mark are not yet paid for."""
-    kept = marks[WARM_STEPS * micro_batches :]
-    tokens = sum(mark[0] for mark in kept[:-1])
-    return Spent(*((kept[-1][clock] - kept[0][clock]) / tokens for clock in (1, 2)))
-
-
-def the_loop(config: Config, batches: MaskedBatches, ranks: Ranks, steps: int, stage: int | str = "auto") -> Spent:
-    objective = Timed(config, batches)
+def the_loop(config: Config, batches: MaskedBatches, ranks: Ranks, steps: int, watch: Stopwatch, stage: int | str = "auto") -> None:
     plan = Plan(
         seed=1, total_steps=steps, batch=config.pretrain.batch_windows, micro_batch=config.pretrain.micro_batch_windows,
         optimizer=OPTIMIZER, engine=EngineSettings(zero_stage=stage),
     )  # fmt: skip
-    train(objective, ranks, plan, say=lambda line: None)
-    return seconds_a_token(objective.marks, len(objective.marks) // steps)
+    train(Timed(config, batches, watch, ranks.world), ranks, plan, say=lambda line: None)
 
 
-def the_engine(config: Config, batches: MaskedBatches, ranks: Ranks, steps: int) -> Spent:
+def the_engine(config: Config, batches: MaskedBatches, ranks: Ranks, steps: int, watch: Stopwatch) -> None:
     """DeepSpeed at stage 0 without the loop, on batches that are ready."""
     ready = [batches.step(step) for step in range(steps)]
-    objective = Timed(config, batches)
+    objective = Timed(config, batches, watch)
     split = split_batch(config.pretrain.batch_windows, 1, config.pretrain.micro_batch_windows)
     engine = Engine(objective.model, ranks, settings=EngineSettings(), optimizer=OPTIMIZER, split=split, zero_stage=0, seed=1)
     for micro_batches in ready:
@@ -114,53 +202,54 @@ def the_engine(config: Config, batches: MaskedBatches, ranks: Ranks, steps: int)
                 engine.accumulate()
         engine.step(OPTIMIZER.learning_rate)
     engine.close()
-    return seconds_a_token(objective.marks, len(ready[0]))
 
 
-def bare_torch(config: Config, batches: MaskedBatches, steps: int) -> Spent:
+def bare_torch(config: Config, batches: MaskedBatches, steps: int, watch: Stopwatch) -> None:
     """The least that can be written: forward, backward, clip, step, on batches that are ready."""
     ready = [batches.step(step) for step in range(steps)]
-    objective = Timed(config, batches)
+    objective = Timed(config, batches, watch)
     optimizer = adamw(objective.model, OPTIMIZER)
     for micro_batches in ready:
         targets = sum(len(batch.labels) for batch in micro_batches)
         for batch in micro_batches:
             (objective.loss(objective.model, batch, torch.device("cpu")) / targets).backward()
-        torch.nn.utils.clip_grad_norm_(objective.model.parameters(), OPTIMIZER.clip_norm)
+        parameters = list(objective.model.parameters())
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+        torch.nn.utils.clip_grads_with_norm_(parameters, OPTIMIZER.clip_norm, norm)
         optimizer.step()
         optimizer.zero_grad()
-    return seconds_a_token(objective.marks, len(ready[0]))
 
 
-def hugging_face_trainer(config: Config, batches: MaskedBatches, steps: int) -> Spent | None:
-    """Trainer as its users write it: one sample a window, padded batch by batch, logits everywhere, labels -100 where nothing is masked."""
-    try:
-        from transformers import Trainer, TrainerCallback, TrainingArguments
+def hugging_face_trainer(config: Config, batches: MaskedBatches, steps: int) -> None:
+    """Trainer as its users write it: one sample a window, in random order, padded batch by batch, logits everywhere, labels -100 where
+    nothing is masked. A step holds the windows of ours. Each step waits for a line of the standard input and is answered with its cost.
+    """
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
-        class Marks(TrainerCallback):
-            def __init__(self) -> None:
-                self.at: list[tuple[float, float]] = []
+    class OnDemand(TrainerCallback):
+        began = None
 
-            def on_step_begin(self, *_, **__):
-                self.at.append((time.process_time(), time.perf_counter()))
+        def on_step_begin(self, *_, **__):
+            if self.began is not None:
+                print(RESULT + json.dumps([now - then for now, then in zip(_clocks(), self.began, strict=True)]), flush=True)
+            if not sys.stdin.readline():
+                os._exit(0)
+            self.began = _clocks()
 
-        arguments = TrainingArguments(
-            output_dir=tempfile.mkdtemp(), max_steps=steps, per_device_train_batch_size=config.pretrain.micro_batch_windows,
-            gradient_accumulation_steps=config.pretrain.batch_windows // config.pretrain.micro_batch_windows, report_to=[],
-            save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=True, learning_rate=OPTIMIZER.learning_rate,
-        )  # fmt: skip
-    except ImportError:
-        return None
-    windows, tokens = [], []
+    windows, shuffle = [], np.random.default_rng(1)
     for step in range(steps):
-        micro_batches = replace(batches, packing=False).step(step)
-        tokens.append(sum(batch.n_tokens for batch in micro_batches))
-        for batch in micro_batches:
+        of_step = []
+        for batch in replace(batches, packing=False).step(step):
             labels = torch.full(batch.input_ids.shape, -100).flatten()
             labels[torch.from_numpy(batch.masked_index)] = torch.from_numpy(batch.labels)
             for ids, mask, row in zip(batch.input_ids, batch.attention_mask, labels.view(batch.input_ids.shape), strict=True):
                 length = int(mask.sum())
-                windows.append({"input_ids": torch.from_numpy(ids[:length]), "labels": row[:length]})
+                of_step.append({"input_ids": torch.from_numpy(ids[:length]), "labels": row[:length]})
+        windows += [of_step[place] for place in shuffle.permutation(len(of_step))]
+
+    class InOrder(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(windows)
 
     def collate(samples):
         width = max(len(sample["input_ids"]) for sample in samples)
@@ -170,13 +259,13 @@ def hugging_face_trainer(config: Config, batches: MaskedBatches, steps: int) -> 
                 padded[name][line, : len(value)] = value
         return {**padded, "attention_mask": (padded["input_ids"] != 0).long()}
 
-    marks = Marks()
+    arguments = TrainingArguments(
+        output_dir=tempfile.mkdtemp(), max_steps=steps, per_device_train_batch_size=config.pretrain.micro_batch_windows,
+        gradient_accumulation_steps=config.pretrain.batch_windows // config.pretrain.micro_batch_windows, report_to=[],
+        save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=True, learning_rate=OPTIMIZER.learning_rate,
+    )  # fmt: skip
     model = masked_lm(bert_config(config.model, CYCLES + 9), seed=1)
-    Trainer(model=model, args=arguments, train_dataset=windows, data_collator=collate, callbacks=[marks]).train()
-    kept = marks.at[WARM_STEPS:]
-    # Trainer shuffles, so its steps hold the mean number of tokens, not those of ours.
-    shown = sum(tokens) / steps * (len(kept) - 1)
-    return Spent(*((last - first) / shown for first, last in zip(kept[0], kept[-1], strict=True)))
+    Trainer(model=model, args=arguments, train_dataset=InOrder(), data_collator=collate, callbacks=[OnDemand()]).train()
 
 
 def prepare(given: argparse.Namespace, folder: Path) -> Config:
@@ -193,30 +282,50 @@ def batches_of(config: Config, world: int) -> MaskedBatches:
     return masked_batches(config, corpus, make_windows(corpus.store, split, config.windows, CYCLES, config.seed), CYCLES, world)
 
 
-class TrainerProcess:
-    """Trainer in a process without our process group, around which it would wrap the model. One line in, one measurement out."""
+def in_own_process(folder: Path, steps: int, watch: Stopwatch) -> None:
+    """Trainer in a process without our process group, around which it would wrap the model."""
+    environment = {**{name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(folder), "trainer"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        for _ in range(steps - 1):
+            watch.wait_for_turn()
+            print("go", file=process.stdin, flush=True)
+            answer = next((line for line in process.stdout if line.startswith(RESULT)), None)
+            if answer is None:
+                raise RuntimeError("the process of Trainer has ended")
+            watch.steps.append(Spent(*json.loads(answer.removeprefix(RESULT))))
+        process.stdin.close()
 
-    def __init__(self, folder: Path) -> None:
-        environment = {**{name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(folder), "trainer"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(command, env=environment, text=True, **pipes)
 
-    def __call__(self) -> Spent | None:
-        print("go", file=self._process.stdin, flush=True)
-        for line in self._process.stdout:
-            if line.startswith(RESULT):
-                found = json.loads(line.removeprefix(RESULT))
-                return found and Spent(*found)
-        raise RuntimeError("the process of Trainer has ended")
+def in_turns(contenders: dict[str, Callable[[Stopwatch], None]]) -> dict[str, list[Spent]]:
+    """What the steps of each contender took, after the first ones."""
+    turns = Turns(list(contenders))
+    watches = {name: Stopwatch(name, turns) for name in contenders}
+    faults = []
 
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
+    def work(name: str) -> None:
+        torch.set_num_threads(1)  # a setting of the thread
+        turns.take(name)
+        try:
+            contenders[name](watches[name])
+        except BaseException as fault:
+            faults.append(fault)
+        finally:
+            turns.leave()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in contenders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if faults:
+        raise faults[0]
+    return {name: watch.steps[WARM_STEPS:] for name, watch in watches.items()}
 
 
 def in_ranks(folder: Path, world: int, threads: int) -> float:
-    """Wall seconds a token of `world` ranks of `threads` threads."""
+    """Wall seconds a step of `world` ranks of `threads` threads."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", __file__, *sys.argv[1:]]
     done = subprocess.run([*command, "--worker", str(folder), str(threads)], capture_output=True, text=True, check=True)
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith(RESULT)).removeprefix(RESULT))
@@ -227,26 +336,28 @@ def worker(given: argparse.Namespace) -> None:
     config = settings(given, Path(folder))
     if threads == "trainer":
         torch.set_num_threads(1)
-        batches = batches_of(config, 1)
-        for _ in sys.stdin:
-            print(RESULT + json.dumps(hugging_face_trainer(config, batches, given.steps)), flush=True)
+        hugging_face_trainer(config, batches_of(config, 1), given.steps)
         return
-    ranks = Ranks.join(threads=int(threads))
-    batches = batches_of(config, ranks.world)
-    best = min(the_loop(config, batches, ranks, given.steps).wall for _ in range(2))
+    ranks, watch = Ranks.join(threads=int(threads)), Stopwatch()
+    the_loop(config, batches_of(config, ranks.world), ranks, given.steps, watch)
     if ranks.is_main:
-        print(RESULT + json.dumps(best / ranks.world), flush=True)  # a rank's marks count its own share of the tokens
+        print(RESULT + json.dumps(statistics.median(step.wall for step in watch.steps[WARM_STEPS:])), flush=True)
     Ranks.end_process()
 
 
-def median_ratio(rounds: dict[str, list[Spent]], of: str, over: str) -> float:
-    """CPU time of `of` over that of `over`, round by round."""
-    return statistics.median(one.cpu / other.cpu for one, other in zip(rounds[of], rounds[over], strict=True))
+def around(steps: list[Spent]) -> float:
+    """All CPU seconds over those of what is needed, the median over steps."""
+    return statistics.median(step.cpu / step.inside for step in steps)
+
+
+def quartiles(steps: dict[str, list[Spent]], of: str, over: str) -> list[float]:
+    """Of CPU time of `of` over that of `over`, step by step."""
+    return statistics.quantiles([one.cpu / other.cpu for one, other in zip(steps[of], steps[over], strict=True)], n=4)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("layers", 4), ("hidden", 256), ("batch", 8), ("micro-batch", 4), ("steps", 5), ("rounds", 5)):
+    for name, value in (("layers", 4), ("hidden", 256), ("batch", 8), ("micro-batch", 4), ("steps", 16)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--ranks", action="store_true", help="measure two ranks against two threads as well")
@@ -258,31 +369,32 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         config = prepare(given, run)
-        ranks, batches, trainer = Ranks.join(), batches_of(config, 1), TrainerProcess(run)
+        ranks, batches, count = Ranks.join(), batches_of(config, 1), given.steps
         contenders = {
-            BARE: lambda: bare_torch(config, batches, given.steps),
-            ENGINE: lambda: the_engine(config, batches, ranks, given.steps),
-            LOOP: lambda: the_loop(config, batches, ranks, given.steps),
-            PADDED: lambda: the_loop(config, replace(batches, packing=False), ranks, given.steps),
-            "the loop, ZeRO 1": lambda: the_loop(config, batches, ranks, given.steps, stage=1),
-            TRAINER: trainer,
+            BARE: lambda watch: bare_torch(config, batches, count, watch),
+            ENGINE: lambda watch: the_engine(config, batches, ranks, count, watch),
+            LOOP: lambda watch: the_loop(config, batches, ranks, count, watch),
+            PADDED: lambda watch: the_loop(config, replace(batches, packing=False), ranks, count, watch),
+            "the loop, ZeRO 1": lambda watch: the_loop(config, batches, ranks, count, watch, stage=1),
         }
-        rounds: dict[str, list[Spent]] = {name: [] for name in contenders}
-        for number in range(given.rounds):
-            turns = list(contenders.items())
-            for name, contender in turns if number % 2 == 0 else turns[::-1]:
-                rounds[name].append(contender())
-        trainer.close()
-        rounds = {name: found for name, found in rounds.items() if all(found)}
-        print(f"BERT {given.layers} x {given.hidden}, dropout {given.dropout}, {given.batch} windows a step, one thread")
-        print(f"{'contender':28}{'tokens/CPU second':>20}{'tokens/second':>16}{'of bare torch':>16}")
-        for name, found in rounds.items():
-            cpu, wall = (statistics.median(column) for column in zip(*found, strict=True))
-            print(f"{name:28}{1 / cpu:20,.0f}{1 / wall:16,.0f}{1 / median_ratio(rounds, name, BARE):16.3f}")
-        bars = [("ZeRO 0 engine over a bare torch step", median_ratio(rounds, ENGINE, BARE), "<=", 1.08)]
-        bars += [("the loop over a bare torch step", median_ratio(rounds, LOOP, BARE), "<=", 1.03)]
-        if TRAINER in rounds:
-            bars += [("the loop's speed over Trainer's", median_ratio(rounds, TRAINER, LOOP), ">=", 1.2)]
+        if find_spec("accelerate"):
+            contenders[TRAINER] = lambda watch: in_own_process(run, count, watch)
+        watch_what_is_needed()
+        steps = in_turns(contenders)
+        tokens = statistics.mean(sum(batch.n_tokens for batch in batches.step(step)) for step in range(WARM_STEPS, count - 1))
+        print(
+            f"BERT {given.layers} x {given.hidden}, dropout {given.dropout}, {given.batch} windows a step, one thread, {count} steps each"
+        )
+        print(f"{'contender':28}{'tokens/CPU second':>20}{'tokens/second':>16}{'speed over bare torch (quartiles)':>38}{'around':>10}")
+        for name, found in steps.items():
+            cpu, wall, _ = (statistics.mean(column) for column in zip(*found, strict=True))
+            more = f"{around(found) - 1:10.2%}" if all(step.inside for step in found) else ""
+            low, middle, high = quartiles(steps, BARE, name)
+            print(f"{name:28}{tokens / cpu:20,.0f}{tokens / wall:16,.0f}{middle:20.3f} ({low:.3f} to {high:.3f}){more}")
+        bars = [("ZeRO 0 engine over a bare torch step", around(steps[ENGINE]) / around(steps[BARE]), "<=", 1.08)]
+        bars += [("the loop over a bare torch step", around(steps[LOOP]) / around(steps[BARE]), "<=", 1.03)]
+        if TRAINER in steps:
+            bars += [("the loop's speed over Trainer's", quartiles(steps, TRAINER, LOOP)[1], ">=", 1.2)]
         if given.ranks:
             alternate = [(in_ranks(run, 1, 2), in_ranks(run, 2, 1)) for _ in range(2)]
             bars += [("2 ranks of 1 thread over 1 of 2, wall", statistics.median(one / two for one, two in alternate), ">=", 0.9)]

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ def deepspeed_config(
         "gradient_clipping": optimizer.clip_norm if zero_stage > 0 else 0.0,
         "steps_per_print": 2**31,  # the loop logs
         "wall_clock_breakdown": False,
+        # Its clock waits for the GPU before each forward pass and after each step.
+        "timers": {"throughput": {"enabled": False}},
         "seed": seed,
     }
     if settings.precision == "bf16":
@@ -182,7 +184,9 @@ class Engine:
         all ranks and micro-batches, so that the gradients do not depend on how the batch is dealt. DeepSpeed averages over the
         ranks; the factor `world` turns its average into a sum.
         """
-        self.deepspeed.backward(loss_sum * (self.split.world / global_targets), scale_wrt_gas=False)
+        # One rank has nobody to average with; DeepSpeed would copy every gradient to and fro.
+        with self.deepspeed.no_sync() if self.split.world == 1 and self.zero_stage == 0 else nullcontext():
+            self.deepspeed.backward(loss_sum * (self.split.world / global_targets), scale_wrt_gas=False)
 
     def accumulate(self) -> None:
         """Between two micro-batches of one step."""

@@ -42,6 +42,7 @@ def test_deepspeed_json_golden():
         "gradient_clipping": 0.7,
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
+        "timers": {"throughput": {"enabled": False}},
         "seed": 5,
         "torch_autocast": {"enabled": True, "dtype": "bfloat16"},
         "zero_allow_untested_optimizer": True,

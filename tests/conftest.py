@@ -10,14 +10,20 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Set before torch or Ray are imported anywhere: the CPU accelerator of DeepSpeed, and no token file from a local Ray.
-os.environ.setdefault("DS_ACCELERATOR", "cpu")
+# Set before torch or Ray are imported anywhere: no token file from a local Ray.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # The first example of a test may wait for a kernel to be compiled.
 hypothesis.settings.register_profile("grover", deadline=None)
 hypothesis.settings.load_profile("grover")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Only `-m gpu` sees a GPU: all other tests give the same on every machine. Before torch is imported anywhere."""
+    if "gpu" not in config.option.markexpr.replace("not gpu", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["DS_ACCELERATOR"] = "cpu"
 
 
 @pytest.fixture(scope="session")

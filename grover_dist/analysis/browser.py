@@ -20,10 +20,10 @@ import torch
 from sklearn.cluster import KMeans
 from transformers.models.bert.modeling_bert import BertForMaskedLM
 
-from grover_dist.analysis.devices import to_device
 from grover_dist.bpe.vocabulary import FIRST_BASE_ID
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.encode_regions import parse_region
+from grover_dist.model.device import for_prediction
 from grover_dist.run_dir import write_atomically
 
 CLS_ID, SEP_ID, MASK_ID = 2, 3, 4
@@ -78,7 +78,7 @@ def track_region(
 @torch.inference_mode()
 def _window(model: BertForMaskedLM, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Surprise and information of each token in bits, and the mean vector of the unmasked window."""
-    device = to_device(model)
+    device = for_prediction(model)
     rounds = min(ROUNDS, len(ids))
     lines = np.tile(np.concatenate([[CLS_ID], ids, [SEP_ID]]), (rounds + 1, 1))
     place = np.arange(len(ids))

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from transformers.models.bert.modeling_bert import BertForMaskedLM
 
-from grover_dist.analysis.devices import to_device
 from grover_dist.bpe.vocabulary import FIRST_BASE_ID
 from grover_dist.corpus.batches import MicroBatch
+from grover_dist.model.device import for_prediction
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def context_profile(model: BertForMaskedLM, batches: Sequence[MicroBatch], vocab
 @torch.inference_mode()
 def context_sums(model: BertForMaskedLM, batches: Sequence[MicroBatch], vocabulary_size: int) -> ContextSums:
     """One pass over unmasked windows. Memory: layers x vocabulary x hidden. Special tokens take no part."""
-    device = to_device(model)
+    device = for_prediction(model)
     layers, hidden_size = model.config.num_hidden_layers + 1, model.config.hidden_size
     sums = torch.zeros(layers, vocabulary_size, hidden_size, dtype=torch.float64)
     count = np.zeros(vocabulary_size, np.int64)
@@ -108,7 +108,7 @@ def explainable_variance(
     """Maximum explainable variance of the last layer, from a reservoir of `per_token` occurrences of each token (Vitter's algorithm R,
     seeded). Memory: vocabulary x per_token x hidden.
     """
-    device = to_device(model)
+    device = for_prediction(model)
     random = np.random.default_rng([seed, 0x4D4556])
     kept = np.zeros((vocabulary_size, per_token, model.config.hidden_size), np.float32)
     seen = np.zeros(vocabulary_size, np.int64)

@@ -10,9 +10,9 @@ import pyarrow as pa
 import torch
 from transformers.models.bert.modeling_bert import BertForMaskedLM
 
-from grover_dist.analysis.devices import to_device
 from grover_dist.analysis.token_statistics import TokenStatistics
 from grover_dist.corpus.batches import MicroBatch
+from grover_dist.model.device import for_prediction
 
 MASK_ID = 4
 TOPS = (1, 5, 60)  # the paper gives the first and the 60th
@@ -63,7 +63,7 @@ def masked_performance(model: BertForMaskedLM, batches: list[MicroBatch], vocabu
     """Only what [MASK] hides: of the selected tokens a tenth stays as it is and a tenth is replaced, and the first kind can be copied. A
     tie counts as a miss, so that equal scores win nothing. Memory: vocabulary, and the pairs of words that were confused.
     """
-    device = to_device(model)
+    device = for_prediction(model)
     sums = np.zeros((1 + len(TOPS) + 1, vocabulary_size))
     width = min(EXPECTED, vocabulary_size)
     keys, firsts, mass = np.empty(0, np.int64), np.empty(0), np.empty(0)

@@ -17,12 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers.models.bert.modeling_bert import BertForMaskedLM
 
-from grover_dist.analysis.devices import to_device
 from grover_dist.analysis.tracks import SignalTrack, Track
 from grover_dist.config import Config
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.windows import WindowTable, make_windows
 from grover_dist.genome.split import split_blocks
+from grover_dist.model.device import for_prediction
 
 CLS_ID, SEP_ID = 2, 3
 SOFT_MASK = "soft mask"
@@ -68,7 +68,7 @@ class Probe:
 @torch.inference_mode()
 def region_embeddings(model: BertForMaskedLM, corpus: Corpus, windows: WindowTable, cycles: int) -> dict[str, np.ndarray]:
     """Last-layer vectors of whole windows, float32 [windows, hidden]: of [CLS], and the mean and maximum over the window's tokens."""
-    device = to_device(model)
+    device = for_prediction(model)
     found = {readout: np.empty((len(windows), model.config.hidden_size), np.float32) for readout in READOUTS}
     order = np.argsort(windows.n_tokens, kind="stable")
     for at in range(0, len(order), _BATCH_WINDOWS):

@@ -17,7 +17,6 @@ from transformers.models.bert.modeling_bert import BertForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from grover_dist.analysis.context import ContextSums, context_sums
-from grover_dist.analysis.devices import to_device
 from grover_dist.analysis.masked import MaskedPerformance, masked_performance
 from grover_dist.config import Config
 from grover_dist.corpus.batches import MaskedBatches, MicroBatch
@@ -25,6 +24,7 @@ from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.windows import make_windows
 from grover_dist.genome.split import split_blocks
 from grover_dist.model.bert import masked_lm
+from grover_dist.model.device import for_prediction
 from grover_dist.run_dir import Artifact
 
 MapParts = Callable[[Callable[..., "ModelSums"], Sequence[tuple[Any, ...]]], "ModelSums"]
@@ -138,7 +138,7 @@ def unmask(batch: MicroBatch) -> MicroBatch:
 @torch.inference_mode()
 def contextual_means(model: BertForMaskedLM, batches: list[MicroBatch], vocabulary_size: int) -> ContextualMeans:
     """Average last-layer vector of each token over all its occurrences in the batches. Memory: vocabulary x hidden."""
-    device = to_device(model)
+    device = for_prediction(model)
     sums = torch.zeros(vocabulary_size, model.config.hidden_size, dtype=torch.float64)
     count = np.zeros(vocabulary_size, np.int64)
     for batch in batches:

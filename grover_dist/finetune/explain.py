@@ -18,6 +18,7 @@ from grover_dist.finetune.picture import PANELS, ExplainedRegion, draw_regions
 from grover_dist.finetune.predict import SUFFIXES, check_outputs, class_index, softmax, source_windows
 from grover_dist.finetune.tracks import mean_track, replacing, write_bigwig
 from grover_dist.finetune.windows import Windows
+from grover_dist.model.device import local_device
 from grover_dist.selection.examples import tokens_of_sequences
 
 Method = Literal["occlusion", "gradients"]
@@ -108,7 +109,7 @@ def explain(
     check_outputs(outputs, (*SUFFIXES, *PICTURES))
     if method not in METHODS:
         raise UserError("unknown method", got=method, expected=", ".join(METHODS))
-    published = load_finetuned(model, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    published = load_finetuned(model, local_device())
     chosen, source, tracks, n = class_index(published, class_name), Windows(), defaultdict(list), 0
     drawn: list[ExplainedRegion] = []
     for window in source_windows(source, model, published, fasta, bed):

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-import torch
 
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.errors import UserError, nearest
 from grover_dist.finetune.exported import FinetunedModel, load_finetuned
 from grover_dist.finetune.tracks import check_bigwig, replacing, write_bigwig
 from grover_dist.finetune.windows import Window, Windows, read_regions
+from grover_dist.model.device import local_device
 from grover_dist.run_dir import RunDir
 
 SUFFIXES = (".tsv", ".bed", ".bw")
@@ -43,7 +43,7 @@ def predict(
     default the last class. advance: told the bases of each window, for a progress bar. UserError on every fault; nothing half-written.
     """
     check_outputs(outputs)
-    published = load_finetuned(model, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    published = load_finetuned(model, local_device())
     chosen = class_index(published, class_name)
     source = Windows()
     windows = source_windows(source, model, published, fasta, bed, window_bp, step_bp)

@@ -15,9 +15,9 @@ from scipy import stats
 from transformers.models.bert.modeling_bert import BertForMaskedLM
 
 from grover_dist.analysis.correlation import false_discovery_rate
-from grover_dist.analysis.devices import to_device
 from grover_dist.corpus.corpus import Corpus
 from grover_dist.corpus.windows import WindowTable
+from grover_dist.model.device import for_prediction
 
 CLS_ID, SEP_ID, MASK_ID = 2, 3, 4
 MIN_EVENTS = 5  # of a context word, distance and target, to be tested
@@ -81,7 +81,7 @@ def measure_influence(
 
     Cost: targets x (2 distance + 1) windows through the model.
     """
-    device = to_device(model)
+    device = for_prediction(model)
     distances = np.array([d for d in range(-distance, distance + 1) if d])
     random = np.random.default_rng([seed, 0x696E66])
     long_enough = np.flatnonzero(windows.n_tokens > 2 * distance)

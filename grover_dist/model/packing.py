@@ -15,6 +15,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from grover_dist.model.device import to_device
+
 PACKED_SDPA = "packed_sdpa"
 
 
@@ -30,7 +32,7 @@ class WindowEdges:
         sizes = torch.tensor(self.lengths)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
         positions = torch.arange(int(offsets[-1])) - offsets[:-1].repeat_interleave(sizes)
-        self.offsets, self.positions = offsets.to(device), positions[None].to(device)
+        self.offsets, self.positions = to_device(offsets, device), to_device(positions[None], device)
 
     def runs(self) -> Iterator[tuple[int, int]]:
         """(windows, tokens of each) of every run of equally long windows."""

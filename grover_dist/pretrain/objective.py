@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from grover_dist.corpus.batches import MaskedBatches, MicroBatch
 from grover_dist.model.bert import MaskedPredictor
+from grover_dist.model.device import to_device
 from grover_dist.model.packing import WindowEdges
 from grover_dist.training.loop import BatchSize
 from grover_dist.training.ranks import Ranks
@@ -49,7 +50,7 @@ class MaskedLanguageModelling:
         logits, labels = _score(model, batch, device)
         if batch.weights is None:
             return functional.cross_entropy(logits, labels, reduction="sum")
-        weights = torch.from_numpy(batch.weights).to(device)
+        weights = to_device(batch.weights, device)
         return (weights * functional.cross_entropy(logits, labels, reduction="none")).sum()
 
     def evaluate(self, model: Any, ranks: Ranks) -> dict[str, float]:
@@ -93,9 +94,9 @@ class MaskedLanguageModelling:
 
 def _score(model: Any, batch: MicroBatch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits [masked, vocabulary] in fp32 and labels [masked]."""
-    input_ids, masked_index, labels = (torch.from_numpy(array).to(device) for array in (batch.input_ids, batch.masked_index, batch.labels))
+    input_ids, masked_index, labels = (to_device(array, device) for array in (batch.input_ids, batch.masked_index, batch.labels))
     if batch.window_lengths is not None:
         windows = WindowEdges(batch.window_lengths.tolist(), device)
         return model(input_ids, None, masked_index, windows).float(), labels
-    attention_mask = torch.from_numpy(batch.attention_mask).to(device) if batch.n_padding else None
+    attention_mask = to_device(batch.attention_mask, device) if batch.n_padding else None
     return model(input_ids, attention_mask, masked_index).float(), labels

@@ -16,6 +16,7 @@ from transformers.models.bert.modeling_bert import BertForSequenceClassification
 
 from grover_dist.config import Config, HeadSettings
 from grover_dist.corpus.order import sample_at
+from grover_dist.model.device import to_device
 from grover_dist.remote import Remote
 from grover_dist.selection.examples import ExampleBatch, Examples, TokenRows
 from grover_dist.training.engine import split_batch
@@ -74,7 +75,7 @@ class Classification:
         return BatchSize(targets=targets, tokens=batch.n_tokens, bases=batch.n_bases)
 
     def loss(self, model: Any, batch: ExampleBatch, device: torch.device) -> torch.Tensor:
-        labels = torch.from_numpy(batch.labels).to(device)
+        labels = to_device(batch.labels, device)
         weight = None if self.class_weights is None else torch.from_numpy(self.class_weights).float().to(device)
         return functional.cross_entropy(logits_of(model, batch, device), labels, weight=weight, reduction="sum")
 
@@ -86,11 +87,11 @@ class Classification:
 
 def logits_of(model: Any, batch: ExampleBatch, device: torch.device) -> torch.Tensor:
     """fp32[examples, classes]"""
-    output = model(**{name: torch.from_numpy(value).to(device) for name, value in batch.inputs.items()})
+    output = model(**{name: to_device(value, device) for name, value in batch.inputs.items()})
     logits = (output if isinstance(output, torch.Tensor) else output.logits).float()
     if batch.owner is None:
         return logits
-    owner = torch.from_numpy(batch.owner).to(device)
+    owner = to_device(batch.owner, device)
     windows = torch.bincount(owner, minlength=len(batch.labels)).clamp(min=1)
     total = logits.new_zeros(len(batch.labels), logits.shape[1]).index_add(0, owner, logits)
     return total / windows[:, None]

@@ -16,11 +16,11 @@ import torch
 
 from grover_dist.config import EngineSettings, OptimizerSettings
 from grover_dist.errors import UserError
+from grover_dist.training.plan import bucket_elements
 from grover_dist.training.ranks import Ranks
 from grover_dist.training.snapshot import Holder
 
 _LAYER = re.compile(r"\blayer\.(\d+)\.")
-BUCKET_ELEMENTS = 50_000_000  # DeepSpeed's own default would reserve 2 GB a rank for gradients on their way
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,11 @@ def resolve_zero_stage(settings: EngineSettings, world: int) -> int:
 
 
 def deepspeed_config(
-    settings: EngineSettings, optimizer: OptimizerSettings, split: BatchSplit, *, zero_stage: int, seed: int
+    settings: EngineSettings, optimizer: OptimizerSettings, split: BatchSplit, *, zero_stage: int, seed: int, parameters: int
 ) -> dict[str, Any]:
-    """DeepSpeed's JSON. Optimizer and schedule are ours (client side), so that no CPU kernel is compiled and the rate is a pure
-    function of the step. At stage 0 the gradients are clipped by `Engine.step`, where DeepSpeed would not report their norm.
+    """DeepSpeed's JSON, for a model of so many parameters. Optimizer and schedule are ours (client side), so that no CPU kernel is compiled
+    and the rate is a pure function of the step. At stage 0 the gradients are clipped by `Engine.step`, where DeepSpeed would not report
+    their norm.
     """
     config: dict[str, Any] = {
         "train_batch_size": split.micro_batch * split.accumulation * split.world,
@@ -84,8 +85,8 @@ def deepspeed_config(
         zero |= {
             "overlap_comm": False,
             "contiguous_gradients": True,
-            "reduce_bucket_size": BUCKET_ELEMENTS,
-            "allgather_bucket_size": BUCKET_ELEMENTS,
+            "reduce_bucket_size": bucket_elements(parameters),
+            "allgather_bucket_size": bucket_elements(parameters),
         }
     if zero_stage == 3:
         zero |= {"stage3_param_persistence_threshold": 10_000}
@@ -162,7 +163,8 @@ class Engine:
         self._clip_norm = optimizer.clip_norm
         model.to(ranks.device)
         _prepare(model, settings, zero_stage)
-        config = deepspeed_config(settings, optimizer, split, zero_stage=zero_stage, seed=seed)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        config = deepspeed_config(settings, optimizer, split, zero_stage=zero_stage, seed=seed, parameters=count)
         self.client_optimizer = adamw(model, optimizer, fused=settings.fused_adamw)
         self._weight_decays = [group["weight_decay"] for group in self.client_optimizer.param_groups]
         self._rate_factors = [group["rate_factor"] for group in self.client_optimizer.param_groups]
@@ -251,7 +253,20 @@ class Engine:
                 state["step"] = state["step"].clone()
 
     def close(self) -> None:
+        """Ends the engine and frees its memory; the model is a plain one again, with its weights as they are. Collective at stage 3."""
+        whole = []
+        if self.zero_stage == 3:
+            with self.gathered():
+                whole = [(parameter, parameter.data.clone()) for parameter in self.module.parameters()]
         self.deepspeed.destroy()
+        if whole:
+            # A cache of DeepSpeed's keeps each engine and its model for the life of the process: let it not keep what the engine held.
+            vars(self.deepspeed.optimizer).clear()
+            self.client_optimizer.state.clear()
+            self.client_optimizer.param_groups.clear()
+        for parameter, data in whole:
+            vars(parameter).clear()
+            parameter.grad, parameter.data = None, data
 
 
 def _prepare(model: torch.nn.Module, settings: EngineSettings, zero_stage: int) -> None:

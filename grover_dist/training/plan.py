@@ -10,7 +10,6 @@ from grover_dist.model.size import flops_per_token, parameters
 from grover_dist.training.schedule import Schedule
 
 _FP32_BYTES = 4
-_BUCKET_ELEMENTS = 50_000_000  # as in engine.py, which would take torch along
 # Dense bf16 peaks by the makers' data sheets, in operations a second, to plan with before a machine is there to measure.
 GPU_PEAK_FLOPS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "l4": 121e12, "v100 (fp16)": 125e12}
 
@@ -113,23 +112,34 @@ def rank_memory(
 
     State in fp32 at every precision (bf16 is autocast): weights 4 bytes a parameter, gradients 4, AdamW's moments 8. Stage 1 shares
     moments and a second copy of the weights over the ranks, stage 2 the gradients as well, stage 3 everything (Rajbhandari et al. 2020).
+    What DeepSpeed holds besides, as measured by tests: one flat copy of all gradients for the exchange (stage 0 of several ranks), its
+    bucket (stages 1 to 3; gloo copies it at stage 3), a flat copy of the gradients' share (stage 2), and at stage 3 the gathered weights,
+    which it keeps from the forward to the backward pass where they are fewer than a billion.
     offload: the optimizer's share lies in the host's memory, so that on a GPU it does not count.
     """
     count = parameters(model, vocab_size)
     shared = math.ceil(count / world)
-    if zero_stage == 3:
-        bucket = _BUCKET_ELEMENTS  # DeepSpeed takes all of it at once, however small the model
-    else:
-        bucket = min(count, _BUCKET_ELEMENTS) if zero_stage > 0 and world > 1 else 0
+    several = world > 1
+    weights = (count, count, count, shared + several * min(count, 1_000_000_000))[zero_stage]
+    gradients = (count, count, 2 * shared if several else count, shared)[zero_stage]
+    bucket = bucket_elements(count)
+    buckets = (several * min(count, 500_000_000), bucket, bucket, bucket if gpu or not several else 2 * bucket)[zero_stage]
     return Memory(
-        weights=_FP32_BYTES * (shared if zero_stage == 3 else count),
-        gradients=_FP32_BYTES * (shared if zero_stage >= 2 else count),
+        weights=_FP32_BYTES * weights,
+        gradients=_FP32_BYTES * gradients,
         optimizer=0 if offload and gpu else _FP32_BYTES * (2 * count if zero_stage == 0 else 3 * shared),
-        buckets=_FP32_BYTES * bucket,
+        buckets=_FP32_BYTES * buckets,
         activations=activation_bytes(
             model, vocab_size, windows * length_tokens, length_tokens, masked_fraction, bf16=bf16, gpu=gpu, checkpointing=checkpointing
         ),
     )
+
+
+def bucket_elements(parameters: int) -> int:
+    """Gradients that a rank of stage 1 to 3 gathers for one exchange. DeepSpeed takes all of the memory at once, and would by default take
+    2 GB. An odd number is refused.
+    """
+    return min(50_000_000, parameters + parameters % 2)
 
 
 def activation_bytes(
@@ -147,22 +157,25 @@ def activation_bytes(
 
     A layer keeps, per token: inputs of both LayerNorms (2 h), inputs of the dense layers (3 h and f, and f before GELU), queries, keys and
     values (3 h). Dropout adds masks (2 h, as numbers on the CPU, as bytes on a GPU), and on the CPU takes away the fused attention, so
-    that scores, mask and product stay too (3 x heads x length). Measured on the CPU by a test; the bf16 numbers follow torch's autocast
-    rules, where LayerNorm stays fp32. With checkpointing a layer keeps its input (h), and one at a time all the rest.
+    that scores, mask and product stay too (3 x heads x length). Under bf16 torch's autocast leaves LayerNorm in fp32, on a CPU attention
+    as well, and keeps a bf16 copy of the weights beside. With checkpointing a layer keeps its input (h), and one at a time all the rest.
+    Measured on the CPU by tests.
     """
     hidden, feed_forward = model.hidden, model.feed_forward
     dropped = model.dropout > 0
     product_bytes = 2 if bf16 else _FP32_BYTES
     mask_bytes = (1 if gpu else _FP32_BYTES) * dropped
+    attention = 3 * hidden * (product_bytes if gpu else _FP32_BYTES)
     if dropped and not gpu:
-        attention = 3 * model.heads * length_tokens * product_bytes
+        attention += 3 * model.heads * length_tokens * _FP32_BYTES
     else:
-        attention = model.heads * _FP32_BYTES
-    layer = 2 * hidden * _FP32_BYTES + (6 * hidden + 2 * feed_forward) * product_bytes + 2 * hidden * mask_bytes + attention
+        attention += model.heads * _FP32_BYTES
+    layer = 2 * hidden * _FP32_BYTES + (3 * hidden + 2 * feed_forward) * product_bytes + 2 * hidden * mask_bytes + attention
     embedding = hidden * (_FP32_BYTES + mask_bytes)
     head = 4 * hidden * product_bytes + 2 * vocab_size * _FP32_BYTES
     layers = model.layers * hidden * _FP32_BYTES + layer if checkpointing else model.layers * layer
-    return round(tokens * (layers + embedding + masked_fraction * head))
+    weights = 2 * parameters(model, vocab_size) if bf16 else 0
+    return weights + round(tokens * (layers + embedding + masked_fraction * head))
 
 
 def mean_window_tokens(windows: WindowSettings) -> float:
@@ -182,7 +195,9 @@ def rank_peak_flops(setting: float | str) -> tuple[float, str]:
         return float(setting), "tracking.peak_flops"
     import torch
 
-    name = torch.cuda.get_device_name().lower() if torch.cuda.is_available() else ""
+    from grover_dist.model.device import local_device
+
+    name = torch.cuda.get_device_name().lower() if local_device().type == "cuda" else ""
     for known, flops in GPU_PEAK_FLOPS.items():
         if known.split()[0] in name:
             return flops, f"{known}, data sheet"
@@ -195,7 +210,9 @@ def measured_matmul_rate(*, seconds: float = 1.0, size: int = 2_048) -> float:
 
     import torch
 
-    gpu = torch.cuda.is_available()
+    from grover_dist.model.device import local_device
+
+    gpu = local_device().type == "cuda"
     kind = {"device": "cuda", "dtype": torch.bfloat16} if gpu else {"device": "cpu", "dtype": torch.float32}
     side = 4 * size if gpu else size
     left, right = torch.randn(side, side, **kind), torch.randn(side, side, **kind)

@@ -19,6 +19,7 @@ import torch
 import torch.distributed
 
 from grover_dist.errors import UserError
+from grover_dist.model.device import local_device
 from grover_dist.training.launcher import end_with_launcher, init_from_environment, was_launched
 
 if not torch.cuda.is_available():
@@ -44,10 +45,10 @@ class Ranks:
         """
         torch.set_num_threads(max(1, threads))
         local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed insists on the variable
-        on_gpu = torch.cuda.is_available()
+        on_gpu = local_device().type == "cuda"
         if on_gpu:
             torch.cuda.set_device(local_rank % torch.cuda.device_count())
-        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+        device = local_device()
         if not torch.distributed.is_initialized():
             backend, timeout = ("nccl" if on_gpu else "gloo"), timedelta(seconds=timeout_seconds)
             if was_launched():

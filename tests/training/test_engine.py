@@ -34,7 +34,9 @@ def test_zero_stage_auto():
 
 
 def test_deepspeed_json_golden():
-    config = deepspeed_config(EngineSettings(precision="bf16"), OptimizerSettings(clip_norm=0.7), BatchSplit(4, 2, 8), zero_stage=2, seed=5)
+    config = deepspeed_config(
+        EngineSettings(precision="bf16"), OptimizerSettings(clip_norm=0.7), BatchSplit(4, 2, 8), zero_stage=2, seed=5, parameters=90_000_000
+    )
     assert config == {
         "train_batch_size": 64,
         "train_micro_batch_size_per_gpu": 4,
@@ -57,14 +59,16 @@ def test_deepspeed_json_golden():
 
 
 def test_deepspeed_json_golden_of_an_offloaded_optimizer():
-    config = deepspeed_config(EngineSettings(offload=True), OptimizerSettings(), BatchSplit(1, 1, 2), zero_stage=3, seed=1)
+    config = deepspeed_config(
+        EngineSettings(offload=True), OptimizerSettings(), BatchSplit(1, 1, 2), zero_stage=3, seed=1, parameters=90_000
+    )
     assert config["zero_force_ds_cpu_optimizer"] is False  # DeepSpeed's own would be compiled
     assert config["zero_optimization"] == {
         "stage": 3,
         "overlap_comm": False,
         "contiguous_gradients": True,
-        "reduce_bucket_size": 50_000_000,
-        "allgather_bucket_size": 50_000_000,
+        "reduce_bucket_size": 90_000,
+        "allgather_bucket_size": 90_000,
         "stage3_param_persistence_threshold": 10_000,
         "offload_optimizer": {"device": "cpu", "pin_memory": torch.cuda.is_available()},
     }
@@ -72,13 +76,13 @@ def test_deepspeed_json_golden_of_an_offloaded_optimizer():
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_deepspeed_json_has_no_optimizer_that_would_be_compiled(stage):
-    config = deepspeed_config(EngineSettings(), OptimizerSettings(), BatchSplit(1, 1, 1), zero_stage=stage, seed=1)
+    config = deepspeed_config(EngineSettings(), OptimizerSettings(), BatchSplit(1, 1, 1), zero_stage=stage, seed=1, parameters=9)
     assert "optimizer" not in config and "scheduler" not in config and "torch_autocast" not in config
 
 
 def test_offload_needs_a_zero_stage():
     with pytest.raises(UserError, match="offload"):
-        deepspeed_config(EngineSettings(offload=True), OptimizerSettings(), BatchSplit(1, 1, 1), zero_stage=0, seed=1)
+        deepspeed_config(EngineSettings(offload=True), OptimizerSettings(), BatchSplit(1, 1, 1), zero_stage=0, seed=1, parameters=9)
 
 
 def test_biases_and_norms_do_not_decay_and_frozen_weights_are_left_out():

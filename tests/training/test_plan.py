@@ -70,11 +70,14 @@ def test_packed_windows_keep_what_the_formula_says(dropout):
 def test_state_is_16_bytes_a_parameter_and_shrinks_with_the_stage():
     model = ModelSettings()
     count = parameters(model, 609)
+    alone = rank_memory(model, 609, zero_stage=0, world=1, windows=1, length_tokens=512, masked_fraction=0.15)
+    assert alone.total - alone.activations == 16 * count
     common = {"world": 8, "windows": 1, "length_tokens": 512, "masked_fraction": 0.15}
     state = [rank_memory(model, 609, zero_stage=stage, **common) for stage in range(4)]
-    assert state[0].total - state[0].activations == 16 * count
-    assert [memory.weights // 4 for memory in state] == [count, count, count, -(-count // 8)]
-    assert [memory.gradients // 4 for memory in state] == [count, count, -(-count // 8), -(-count // 8)]
+    share = -(-count // 8)
+    assert [memory.weights // 4 for memory in state] == [count, count, count, share + count]
+    assert [memory.gradients // 4 for memory in state] == [count, count, 2 * share, share]
+    assert [memory.buckets // 4 for memory in state] == [count, 50_000_000, 50_000_000, 2 * 50_000_000]
     assert state[1].optimizer == state[2].optimizer == state[3].optimizer < state[0].optimizer
 
 
@@ -99,9 +102,3 @@ def test_a_candidate_planned_with_measured_figures_shows_the_budget():
     for cycles in (100, 1_000):
         plan = plan_candidate(config, cycles, budget_bases=10_000_000, world=1, flops_per_second=1e11, bases_per_token=3.0)
         assert plan.bases == pytest.approx(10_000_000, rel=0.02) and plan.bases_per_token == 3.0
-
-
-def test_plan_and_engine_speak_of_the_same_bucket():
-    from grover_dist.training import engine, plan
-
-    assert plan._BUCKET_ELEMENTS == engine.BUCKET_ELEMENTS

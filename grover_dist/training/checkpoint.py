@@ -58,8 +58,8 @@ class Checkpoints:
     one is on its way: `save` waits for the one before. Host memory holds the copy (12 to 16 bytes a parameter, shared out over the ranks
     as the optimizer is) until it is written. As a context it leaves no write behind.
 
-    remote: the folder in an object store, where the ranks share no disk. Then `folder` is each machine's own, its part of a checkpoint is
-    copied there when it is written, and each machine copies the whole checkpoint from there to go on from it. Training waits for that.
+    remote: the folder in an object store, where the ranks share no disk. Then `folder` is each machine's own; the thread of each rank
+    copies its part there as well, and each machine copies the whole checkpoint from there to go on from it.
     """
 
     def __init__(
@@ -148,15 +148,11 @@ class Checkpoints:
         held = engine.snapshot(partial, _STATE)
         described = {**asdict(progress), "world": self._ranks.world, "zero_stage": engine.zero_stage, "hash": self._hash}
         if self._remote is None:
-            self._write = _Write(partial, final, held, self._ranks, described, keep=self._keep)
-            return
-        for path, state in held:
-            write_file(path, state)
-        self._ranks.barrier()
-        parts = self._ranks.on_machines(lambda: self._upload(partial, final.name))
-        files = {name: file for part in parts for name, file in part.items()}
-        self._ranks.on_machines(lambda: _publish(partial, final, {**described, "files": files}, keep=self._keep))
-        self._ranks.on_main(lambda: self._publish_remote(final, whole=stable))
+            place = _SharedFolder(partial, final, keep=self._keep)
+        else:
+            place = _ObjectStore(partial, final.name, self._remote, keep=self._keep)
+            self._ranks.on_main(place.discard)  # what a killed run left under this name
+        self._write = _Write(partial, final, held, self._ranks, described, place)
 
     @property
     def failed(self) -> bool:
@@ -164,8 +160,8 @@ class Checkpoints:
         return self._write is not None and self._write.fault is not None
 
     def finish(self) -> None:
-        """Wait for the write under way. One that failed for want of room (or another fault of the disk) is told, and training goes on
-        while an older checkpoint is left. Raises UserError where none is.
+        """Wait for the write under way. One that failed for want of room (or another fault of the disk or the object store) is told, and
+        training goes on while an older checkpoint is left. Raises UserError where none is.
         """
         if self._write is None:
             return
@@ -177,7 +173,14 @@ class Checkpoints:
             write.end(patience_seconds=1.0 if lost else None)
         fault = self._ranks.on_main(lambda: write.fault)
         if fault is not None:
+            if self._remote is not None:
+                self._ranks.on_machines(lambda: shutil.rmtree(write.partial, ignore_errors=True))
             self._ranks.on_main(lambda: self._told(write.final, fault))
+        elif self._remote is not None:
+            description = self._ranks.on_main(lambda: write.description)
+            self._ranks.on_machines(lambda: _publish(write.partial, write.final, description, keep=self._keep))
+            if write.final.name.startswith("stable-"):  # it will be published from the main rank's machine
+                self._ranks.on_main(lambda: self._fetch(write.final.name))
 
     def _told(self, final: Path, fault: str) -> None:
         if not self.names():
@@ -188,21 +191,6 @@ class Checkpoints:
                 hint="free some space and run the same command again",
             )
         self._say(f"WARNING: {final.name} could not be written ({fault}); the older checkpoint stays")
-
-    def _upload(self, partial: Path, name: str) -> dict[str, Any]:
-        files = _describe_all(partial)
-        in_parallel([lambda file=file: self._remote.put(partial / file, f"{name}/{file}") for file in files])
-        return files
-
-    def _publish_remote(self, final: Path, *, whole: bool) -> None:
-        """The description last, then drop the oldest. whole: copy what other machines wrote, since the folder will be published."""
-        self._remote.put(final / DESCRIPTION, f"{final.name}/{DESCRIPTION}")
-        if whole:
-            self._fetch(final.name)
-        old = [name for name in self.names() if name.startswith("step-")][: -self._keep]
-        for name in old:  # the description first: a part must never be taken for the whole
-            self._remote.delete([f"{name}/{DESCRIPTION}"])
-            self._remote.delete(self._remote.sizes(name))
 
     def _room_for(self, engine: Engine, final: Path) -> bool:
         """Whether the disk holds one more. If not: said, and training goes on while an older one is left."""
@@ -223,16 +211,94 @@ class Checkpoints:
         return False
 
 
+class _SharedFolder:
+    """Where the parts of one checkpoint come together: a folder that all ranks see. The ranks tell rank 0 through it, since a collective
+    call in a thread would meet those of the training.
+    """
+
+    poll_seconds = 0.02
+
+    def __init__(self, partial: Path, final: Path, *, keep: int) -> None:
+        self._partial, self._final, self._keep = partial, final, keep
+
+    def take_in(self, path: Path) -> None:
+        """A file that was written."""
+
+    def leave_word(self, rank: int, word: dict[str, Any]) -> None:
+        write_atomically(self._word(rank), json.dumps(word).encode())
+
+    def word_of(self, rank: int) -> dict[str, Any] | None:
+        if not self._word(rank).exists():
+            return None
+        word = json.loads(self._word(rank).read_text())
+        self._word(rank).unlink()
+        return word
+
+    def publish(self, description: dict[str, Any]) -> None:
+        others = {str(path.relative_to(self._partial)): path for path in sorted(self._partial.rglob("*")) if path.is_file()}
+        description["files"] = {name: description["files"].get(name) or _describe(path) for name, path in others.items()}
+        _publish(self._partial, self._final, description, keep=self._keep)
+
+    def discard(self) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    def _word(self, rank: int) -> Path:
+        return self._partial / f".written-{rank}"
+
+
+class _ObjectStore:
+    """The same where the ranks share no disk."""
+
+    poll_seconds = 0.2
+
+    def __init__(self, partial: Path, name: str, remote: Remote, *, keep: int) -> None:
+        self._partial, self._name, self._remote, self._keep = partial, name, remote, keep
+
+    def take_in(self, path: Path) -> None:
+        self._remote.put(path, f"{self._name}/{path.relative_to(self._partial)}")
+
+    def leave_word(self, rank: int, word: dict[str, Any]) -> None:
+        self._remote.put_bytes(self._word(rank), json.dumps(word).encode())
+
+    def word_of(self, rank: int) -> dict[str, Any] | None:
+        word = self._remote.get_bytes(self._word(rank))
+        if word is None:
+            return None
+        self._remote.delete([self._word(rank)])
+        return json.loads(word)
+
+    def publish(self, description: dict[str, Any]) -> None:
+        """The description last; then the oldest go, each one's description first: a part must never be taken for the whole."""
+        self._remote.put_bytes(f"{self._name}/{DESCRIPTION}", json.dumps(description, indent=1).encode())
+        complete = {name.partition("/")[0] for name in self._remote.sizes() if name.endswith(f"/{DESCRIPTION}")}
+        for name in sorted(name for name in complete if name.startswith("step-"))[: -self._keep]:
+            self._remote.delete([f"{name}/{DESCRIPTION}"])
+            self._remote.delete(self._remote.sizes(name))
+
+    def discard(self) -> None:
+        self._remote.delete([f"{self._name}/{DESCRIPTION}"])
+        self._remote.delete(self._remote.sizes(self._name))
+
+    def _word(self, rank: int) -> str:
+        return f"{self._name}/.written-{rank}"
+
+
 class _Write:
-    """One checkpoint on its way to the disk, in a thread. `written`: this rank's part is done, well or not. `fault`: what went wrong, in
-    words, known on each rank for its own part and on rank 0 for all.
+    """One checkpoint on its way, in a thread. `written`: this rank's part is done, well or not. `fault`: what went wrong, in words, known
+    on each rank for its own part and on rank 0 for all. `description`: of the whole, on rank 0, when it is published.
     """
 
     def __init__(
-        self, partial: Path, final: Path, held: list[tuple[Path, Any]], ranks: Ranks, description: dict[str, Any], *, keep: int
+        self,
+        partial: Path,
+        final: Path,
+        held: list[tuple[Path, Any]],
+        ranks: Ranks,
+        description: dict[str, Any],
+        place: _SharedFolder | _ObjectStore,
     ) -> None:
-        self.final, self.fault = final, None
-        self._partial, self._held, self._ranks, self._description, self._keep = partial, held, ranks, description, keep
+        self.partial, self.final, self.description, self.fault = partial, final, description, None
+        self._held, self._ranks, self._place = held, ranks, place
         self._stop, self.written = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
         self._thread.start()
@@ -245,49 +311,42 @@ class _Write:
             self._thread.join()
 
     def _run(self) -> None:
-        mark: dict[str, Any] = {"files": {}}
+        word: dict[str, Any] = {"files": {}}
         try:
             while self._held:
                 path, state = self._held.pop(0)
-                mark["files"][str(path.relative_to(self._partial))] = write_file(path, state, self._stop.is_set)
+                word["files"][str(path.relative_to(self.partial))] = write_file(path, state, self._stop.is_set)
                 del state
+                self._place.take_in(path)
         except Exception as error:
-            self.fault = mark["fault"] = f"rank {self._ranks.rank}: {_words(error)}"
+            self.fault = word["fault"] = f"rank {self._ranks.rank}: {_words(error)}"
         self._held.clear()
         try:
             if not self._ranks.is_main:
-                # The ranks tell rank 0 through the folder: a collective call in a thread would meet those of the training.
-                write_atomically(self._mark(self._ranks.rank), json.dumps(mark).encode())
+                self._place.leave_word(self._ranks.rank, word)
             self.written.set()
             if self._ranks.is_main:
-                self._publish(mark)
+                self._gather(word)
         except Exception as error:
             self.fault = self.fault or f"rank {self._ranks.rank}: {_words(error)}"
         self.written.set()
-        if not self._ranks.is_main:
-            return
-        if self.fault is not None:
-            shutil.rmtree(self._partial, ignore_errors=True)
+        if self._ranks.is_main and self.fault is not None:
+            with contextlib.suppress(UserError):  # the object store does not answer: the next save of this name clears it
+                self._place.discard()
 
-    def _mark(self, rank: int) -> Path:
-        return self._partial / f".written-{rank}"
-
-    def _publish(self, own_mark: dict[str, Any]) -> None:
-        marks = [own_mark]
+    def _gather(self, own_word: dict[str, Any]) -> None:
+        words = [own_word]
         for rank in range(1, self._ranks.world):
-            while not self._mark(rank).exists():
-                if self._stop.wait(0.02):
+            while (word := self._place.word_of(rank)) is None:
+                if self._stop.wait(self._place.poll_seconds):
                     raise InterruptedError(f"rank {rank} did not write its part")
-            marks.append(json.loads(self._mark(rank).read_text()))
-            self._mark(rank).unlink()
-        faults = [mark["fault"] for mark in marks if "fault" in mark]
+            words.append(word)
+        faults = [word["fault"] for word in words if "fault" in word]
         if faults:
             self.fault = "; ".join(faults)
             return
-        written = {name: described for mark in marks for name, described in mark["files"].items()}
-        others = {str(path.relative_to(self._partial)): path for path in sorted(self._partial.rglob("*")) if path.is_file()}
-        files = {name: written.get(name) or _describe(path) for name, path in others.items()}
-        _publish(self._partial, self.final, {**self._description, "files": files}, keep=self._keep)
+        self.description["files"] = {name: described for word in words for name, described in word["files"].items()}
+        self._place.publish(self.description)
 
 
 def _publish(partial: Path, final: Path, description: dict[str, Any], *, keep: int) -> None:
@@ -300,6 +359,8 @@ def _publish(partial: Path, final: Path, description: dict[str, Any], *, keep: i
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
     return f"{error.strerror} ({error.filename})" if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
 
 
@@ -366,10 +427,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _fresh(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-
-
-def _describe_all(folder: Path) -> dict[str, Any]:
-    return {str(path.relative_to(folder)): _describe(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -18,11 +18,20 @@ from grover_dist.errors import UserError
 
 HOSTFILE_VARIABLE = "GROVER_HOSTFILE"  # set by launch/deepspeed.sh, so that an error can name the host
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_OPEN_MPI = {  # by its own names; mpirun does not say where the ranks meet
+    "RANK": "OMPI_COMM_WORLD_RANK",
+    "WORLD_SIZE": "OMPI_COMM_WORLD_SIZE",
+    "LOCAL_RANK": "OMPI_COMM_WORLD_LOCAL_RANK",
+    "LOCAL_WORLD_SIZE": "OMPI_COMM_WORLD_LOCAL_SIZE",
+}
+_PROGRAMS = ("torchrun", "torch.distributed.run", "deepspeed", "deepspeed.launcher.launch", "mpirun", "orted", "prterun", "prted")
 _GRACE_SECONDS = 30.0  # what a preempted rank may take to save and leave
 
 
 def was_launched() -> bool:
     """Whether the environment names a place in a gang. UserError where it does so by half."""
+    if "RANK" not in os.environ and int(os.environ.get(_OPEN_MPI["WORLD_SIZE"], "1")) > 1:
+        os.environ.update({name: os.environ[own] for name, own in _OPEN_MPI.items()})
     given = [name for name in _VARIABLES if name in os.environ]
     if "RANK" not in given and "WORLD_SIZE" not in given:
         return False
@@ -109,12 +118,13 @@ def end_with_launcher(*, poll_seconds: float = 0.5, grace_seconds: float = _GRAC
 
 
 def _launchers() -> list[tuple[int, str]]:
-    """Process number and start time of the ancestors that launched this process: torchrun's agent; DeepSpeed's launcher of this host with
-    the deepspeed command above it, or, on another host, the shell and the ssh session that carry it. A user's own shell is none.
+    """Process number and start time of the ancestors that launched this process: torchrun's agent, or mpirun or its daemon; DeepSpeed's
+    launcher of this host with the deepspeed command above it, or, on another host, the shell and the ssh session that carry it. A user's
+    own shell is none.
     """
     chain: list[tuple[int, str]] = []
     number, words = os.getppid(), _words(os.getppid())
-    while any(Path(word).name in ("torchrun", "torch.distributed.run", "deepspeed", "deepspeed.launcher.launch") for word in words):
+    while any(Path(word).name in _PROGRAMS for word in words):
         over_ssh = "deepspeed.launcher.launch" in words
         chain.append((number, _started(number) or ""))
         number = int(_status(number)[1])

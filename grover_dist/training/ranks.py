@@ -44,6 +44,7 @@ class Ranks:
         threads: torch threads of this rank; more than its share of the cores slows every rank down.
         """
         torch.set_num_threads(max(1, threads))
+        launched = not torch.distributed.is_initialized() and was_launched()
         local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # DeepSpeed insists on the variable
         on_gpu = local_device().type == "cuda"
         if on_gpu:
@@ -51,7 +52,7 @@ class Ranks:
         device = local_device()
         if not torch.distributed.is_initialized():
             backend, timeout = ("nccl" if on_gpu else "gloo"), timedelta(seconds=timeout_seconds)
-            if was_launched():
+            if launched:
                 end_with_launcher()
                 init_from_environment(backend, timeout_seconds=timeout_seconds, start_timeout_seconds=start_timeout_seconds)
             else:

@@ -94,6 +94,15 @@ def test_deepspeed_over_pdsh_carries_the_environment(recorded: Path, files: tupl
     assert all(re.fullmatch(r"\w+=.+", line) for line in exported), "the launcher splits each line at its first ="
 
 
+def test_deepspeed_over_open_mpi_tells_the_ranks_where_to_meet(recorded: Path, files: tuple[Path, Path]) -> None:
+    arguments, _ = call(recorded, LAUNCH / "deepspeed.sh", *files, "600", LAUNCHER="openmpi", OMP_NUM_THREADS="3", MASTER_PORT="4000")
+    assert arguments[2:6] == ["--launcher", "openmpi", "--launcher_args", "--bind-to none"]
+    exported = (recorded.parent / "exported").read_text().splitlines()
+    assert {"MASTER_ADDR=node1", "MASTER_PORT=4000", "OMP_NUM_THREADS=3"} <= set(exported)
+    _, said = call(recorded, LAUNCH / "deepspeed.sh", *files, "600", LAUNCHER="mpich", code=2)
+    assert "LAUNCHER is pdsh or openmpi, got 'mpich'" in said
+
+
 def test_a_host_without_ssh_is_named_and_nothing_is_started(recorded: Path, files: tuple[Path, Path]) -> None:
     files[0].write_text("node1 slots=4\nabsent2 slots=4\nabsent3 slots=4\n")
     called, said = call(recorded, LAUNCH / "deepspeed.sh", *files, "600", code=2)

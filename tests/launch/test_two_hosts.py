@@ -1,4 +1,4 @@
-"""The deepspeed launcher over two real hosts (see hosts.py): by pdsh and ssh, and without ssh."""
+"""The deepspeed launcher over two real hosts (see hosts.py): by pdsh and ssh, by Open MPI and ssh, and without ssh."""
 
 from __future__ import annotations
 
@@ -72,6 +72,17 @@ def test_two_hosts_over_pdsh_and_ssh_give_the_losses_of_one_process(hosts, learn
     assert launched.returncode == 0, output
     assert "on 2 ranks" in output and "node1: " in output and "node2: " in output
     assert losses(tmp_path / "run") == pytest.approx(plain, rel=1e-4) and len(plain) > 5
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="no Open MPI (Debian: openmpi-bin)")
+def test_two_hosts_over_open_mpi_give_the_losses_of_one_process(hosts, learned, plain, tmp_path):
+    arguments = copy_of(learned, tmp_path / "run")
+    as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    launched = hosts.popen("node1", [SCRIPT, hostfile(tmp_path, "node1", "node2"), *arguments], LAUNCHER="openmpi", **as_root)
+    output, _ = launched.communicate(timeout=300)
+    assert launched.returncode == 0, output
+    assert "on 2 ranks" in output
+    assert losses(tmp_path / "run") == pytest.approx(plain, rel=1e-4)
 
 
 def test_two_hosts_without_ssh_give_the_losses_of_one_process(hosts, learned, plain, tmp_path):

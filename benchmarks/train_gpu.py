@@ -251,8 +251,8 @@ def measure(variant: Variant, ranks: Ranks, given: argparse.Namespace) -> dict[s
     length = (attended**2).sum() / attended.sum()
     fullest = max(int(lengths.sum()) for lengths in objective.lengths) if variant.packed else split.micro_batch * (WINDOW + 2)
     planned = rank_memory(
-        settings, VOCABULARY, zero_stage=variant.stage, world=1, windows=-(-fullest // (WINDOW + 2)), length_tokens=WINDOW + 2, masked_fraction=MASKED,
-        bf16=variant.precision == "bf16", gpu=on_gpu, checkpointing=variant.checkpointing,
+        settings, VOCABULARY, zero_stage=variant.stage, world=1, windows=-(-fullest // (WINDOW + 2)), length_tokens=WINDOW + 2,
+        masked_fraction=MASKED, bf16=variant.precision == "bf16", gpu=on_gpu, checkpointing=variant.checkpointing,
     )  # fmt: skip
     return found | {
         "flops_per_second": found["tokens_per_second"]

@@ -72,7 +72,7 @@ def test_ranks_without_a_shared_disk_go_on_from_the_object_store(own_disks, buck
         for process in killed:
             process.send_signal(signal.SIGKILL)
             process.communicate()
-    assert list((tmp_path / "one").rglob("step-*")) and list((tmp_path / "two").rglob("step-*"))
+    assert all(list((tmp_path / machine).rglob("*_states.pt")) for machine in ("one", "two"))
     output = finish(start_ranks(settings, [tmp_path / "three", tmp_path / "four"], cache))
     assert "goes on from step" in output
     found = run.latest("pretrain").manifest

@@ -75,12 +75,13 @@ class ToyObjective:
         time.sleep(self.pause_seconds)
         self.shown += [sample for sample, _, _ in made]
         tokens, counts = torch.stack([item for _, item, _ in made]), torch.tensor([count for _, _, count in made])
-        chosen = torch.arange(LENGTH)[None] < counts[:, None]
+        tokens, counts = tokens.to(device), counts.to(device)
+        chosen = torch.arange(LENGTH, device=device)[None] < counts[:, None]
         loss = nn.functional.cross_entropy(model(tokens)[chosen], _labels(tokens)[chosen], reduction="sum")
         return loss * float("nan") if step == self.spoil_step else loss
 
     def evaluate(self, model, ranks):
-        tokens = torch.arange(VOCABULARY)[None]
+        tokens = torch.arange(VOCABULARY, device=ranks.device)[None]
         return {"nats": nn.functional.cross_entropy(model(tokens)[0], _labels(tokens)[0]).item()}
 
 

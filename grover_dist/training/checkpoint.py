@@ -8,25 +8,20 @@ stable-00000080/                  the same, before the learning rate's decay; ke
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
-import os
 import shutil
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from grover_dist.errors import UserError
 from grover_dist.remote import Remote, in_parallel
 from grover_dist.run_dir import write_atomically
+from grover_dist.training.checkpoint_write import DESCRIPTION, ObjectStore, SharedFolder, Write, describe, publish
 from grover_dist.training.engine import Engine
 from grover_dist.training.ranks import Ranks
-from grover_dist.training.snapshot import write_file
 
-DESCRIPTION = "checkpoint.json"
 _PATIENCE_SECONDS = 10.0  # for the other ranks' parts, when the run ends with an error
 _STATE, _UNIVERSAL = "state", "universal"
 
@@ -73,7 +68,7 @@ class Checkpoints:
         say: Callable[[str], None] = print,
     ) -> None:
         self.folder, self._ranks, self._keep, self._hash, self._remote, self._say = folder, ranks, keep, hash, remote, say
-        self._write: _Write | None = None
+        self._write: Write | None = None
         if ranks.is_main or (remote is not None and ranks.is_first_of_machine):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -124,7 +119,7 @@ class Checkpoints:
         if description is None:
             raise UserError("the checkpoint has no description in the object store", where=f"{self._remote.url}/{name}")
         folder, files = self.folder / name, json.loads(description)["files"]
-        missing = [file for file, described in files.items() if not (folder / file).is_file() or _describe(folder / file) != described]
+        missing = [file for file, described in files.items() if not (folder / file).is_file() or describe(folder / file) != described]
         in_parallel([lambda file=file: self._remote.get(f"{name}/{file}", folder / file, files[file]) for file in missing])
         write_atomically(folder / DESCRIPTION, description)
 
@@ -148,11 +143,11 @@ class Checkpoints:
         held = engine.snapshot(partial, _STATE)
         described = {**asdict(progress), "world": self._ranks.world, "zero_stage": engine.zero_stage, "hash": self._hash}
         if self._remote is None:
-            place = _SharedFolder(partial, final, keep=self._keep)
+            place = SharedFolder(partial, final, keep=self._keep)
         else:
-            place = _ObjectStore(partial, final.name, self._remote, keep=self._keep)
+            place = ObjectStore(partial, final.name, self._remote, keep=self._keep)
             self._ranks.on_main(place.discard)  # what a killed run left under this name
-        self._write = _Write(partial, final, held, self._ranks, described, place)
+        self._write = Write(partial, final, held, self._ranks, described, place)
 
     @property
     def failed(self) -> bool:
@@ -178,7 +173,7 @@ class Checkpoints:
             self._ranks.on_main(lambda: self._told(write.final, fault))
         elif self._remote is not None:
             description = self._ranks.on_main(lambda: write.description)
-            self._ranks.on_machines(lambda: _publish(write.partial, write.final, description, keep=self._keep))
+            self._ranks.on_machines(lambda: publish(write.partial, write.final, description, keep=self._keep))
             if write.final.name.startswith("stable-"):  # it will be published from the main rank's machine
                 self._ranks.on_main(lambda: self._fetch(write.final.name))
 
@@ -209,159 +204,6 @@ class Checkpoints:
             )
         self._say(f"WARNING: no room for {final.name} ({free:,} bytes free, {needed:,} needed); the older checkpoint stays")
         return False
-
-
-class _SharedFolder:
-    """Where the parts of one checkpoint come together: a folder that all ranks see. The ranks tell rank 0 through it, since a collective
-    call in a thread would meet those of the training.
-    """
-
-    poll_seconds = 0.02
-
-    def __init__(self, partial: Path, final: Path, *, keep: int) -> None:
-        self._partial, self._final, self._keep = partial, final, keep
-
-    def take_in(self, path: Path) -> None:
-        """A file that was written."""
-
-    def leave_word(self, rank: int, word: dict[str, Any]) -> None:
-        write_atomically(self._word(rank), json.dumps(word).encode())
-
-    def word_of(self, rank: int) -> dict[str, Any] | None:
-        if not self._word(rank).exists():
-            return None
-        word = json.loads(self._word(rank).read_text())
-        self._word(rank).unlink()
-        return word
-
-    def publish(self, description: dict[str, Any]) -> None:
-        others = {str(path.relative_to(self._partial)): path for path in sorted(self._partial.rglob("*")) if path.is_file()}
-        description["files"] = {name: description["files"].get(name) or _describe(path) for name, path in others.items()}
-        _publish(self._partial, self._final, description, keep=self._keep)
-
-    def discard(self) -> None:
-        shutil.rmtree(self._partial, ignore_errors=True)
-
-    def _word(self, rank: int) -> Path:
-        return self._partial / f".written-{rank}"
-
-
-class _ObjectStore:
-    """The same where the ranks share no disk."""
-
-    poll_seconds = 0.2
-
-    def __init__(self, partial: Path, name: str, remote: Remote, *, keep: int) -> None:
-        self._partial, self._name, self._remote, self._keep = partial, name, remote, keep
-
-    def take_in(self, path: Path) -> None:
-        self._remote.put(path, f"{self._name}/{path.relative_to(self._partial)}")
-
-    def leave_word(self, rank: int, word: dict[str, Any]) -> None:
-        self._remote.put_bytes(self._word(rank), json.dumps(word).encode())
-
-    def word_of(self, rank: int) -> dict[str, Any] | None:
-        word = self._remote.get_bytes(self._word(rank))
-        if word is None:
-            return None
-        self._remote.delete([self._word(rank)])
-        return json.loads(word)
-
-    def publish(self, description: dict[str, Any]) -> None:
-        """The description last; then the oldest go, each one's description first: a part must never be taken for the whole."""
-        self._remote.put_bytes(f"{self._name}/{DESCRIPTION}", json.dumps(description, indent=1).encode())
-        complete = {name.partition("/")[0] for name in self._remote.sizes() if name.endswith(f"/{DESCRIPTION}")}
-        for name in sorted(name for name in complete if name.startswith("step-"))[: -self._keep]:
-            self._remote.delete([f"{name}/{DESCRIPTION}"])
-            self._remote.delete(self._remote.sizes(name))
-
-    def discard(self) -> None:
-        self._remote.delete([f"{self._name}/{DESCRIPTION}"])
-        self._remote.delete(self._remote.sizes(self._name))
-
-    def _word(self, rank: int) -> str:
-        return f"{self._name}/.written-{rank}"
-
-
-class _Write:
-    """One checkpoint on its way, in a thread. `written`: this rank's part is done, well or not. `fault`: what went wrong, in words, known
-    on each rank for its own part and on rank 0 for all. `description`: of the whole, on rank 0, when it is published.
-    """
-
-    def __init__(
-        self,
-        partial: Path,
-        final: Path,
-        held: list[tuple[Path, Any]],
-        ranks: Ranks,
-        description: dict[str, Any],
-        place: _SharedFolder | _ObjectStore,
-    ) -> None:
-        self.partial, self.final, self.description, self.fault = partial, final, description, None
-        self._held, self._ranks, self._place = held, ranks, place
-        self._stop, self.written = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
-        self._thread.start()
-
-    def end(self, patience_seconds: float | None = None) -> None:
-        """Wait until it is done, or give it up after `patience_seconds`."""
-        self._thread.join(patience_seconds)
-        if self._thread.is_alive():
-            self._stop.set()
-            self._thread.join()
-
-    def _run(self) -> None:
-        word: dict[str, Any] = {"files": {}}
-        try:
-            while self._held:
-                path, state = self._held.pop(0)
-                word["files"][str(path.relative_to(self.partial))] = write_file(path, state, self._stop.is_set)
-                del state
-                self._place.take_in(path)
-        except Exception as error:
-            self.fault = word["fault"] = f"rank {self._ranks.rank}: {_words(error)}"
-        self._held.clear()
-        try:
-            if not self._ranks.is_main:
-                self._place.leave_word(self._ranks.rank, word)
-            self.written.set()
-            if self._ranks.is_main:
-                self._gather(word)
-        except Exception as error:
-            self.fault = self.fault or f"rank {self._ranks.rank}: {_words(error)}"
-        self.written.set()
-        if self._ranks.is_main and self.fault is not None:
-            with contextlib.suppress(UserError):  # the object store does not answer: the next save of this name clears it
-                self._place.discard()
-
-    def _gather(self, own_word: dict[str, Any]) -> None:
-        words = [own_word]
-        for rank in range(1, self._ranks.world):
-            while (word := self._place.word_of(rank)) is None:
-                if self._stop.wait(self._place.poll_seconds):
-                    raise InterruptedError(f"rank {rank} did not write its part")
-            words.append(word)
-        faults = [word["fault"] for word in words if "fault" in word]
-        if faults:
-            self.fault = "; ".join(faults)
-            return
-        self.description["files"] = {name: described for word in words for name, described in word["files"].items()}
-        self._place.publish(self.description)
-
-
-def _publish(partial: Path, final: Path, description: dict[str, Any], *, keep: int) -> None:
-    """The description, then the name; then the oldest go."""
-    write_atomically(partial / DESCRIPTION, json.dumps(description, indent=1).encode())
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
-    for old in sorted(final.parent.glob("step-????????"))[:-keep]:
-        shutil.rmtree(old)
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, UserError):
-        return str(error)
-    return f"{error.strerror} ({error.filename})" if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
 
 
 def load(
@@ -419,7 +261,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise UserError(
                 "a file of the checkpoint was cut short", where=file, got=f"{size} bytes", expected=f"{described['bytes']} bytes"
             )
-        if _describe(file) != described:
+        if describe(file) != described:
             raise UserError("a file of the checkpoint was altered (checksum differs)", where=file)
     return checkpoint
 
@@ -427,13 +269,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _fresh(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        os.fsync(handle.fileno())
-    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def _convert(source: Path, target: Path) -> None:

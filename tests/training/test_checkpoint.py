@@ -8,8 +8,9 @@ import torch
 
 from grover_dist.config import EngineSettings
 from grover_dist.errors import UserError
-from grover_dist.training import checkpoint as checkpoint_module
-from grover_dist.training.checkpoint import DESCRIPTION, read_checkpoint
+from grover_dist.training import checkpoint_write
+from grover_dist.training.checkpoint import read_checkpoint
+from grover_dist.training.checkpoint_write import DESCRIPTION
 from grover_dist.training.loop import train
 from tests.training.toy_objective import Stopped, ToyObjective, toy_plan
 
@@ -127,8 +128,8 @@ def test_what_is_written_is_the_state_of_its_step_although_training_went_on(one_
     """The thread writes after several more steps have changed every weight and moment in place."""
     plan = toy_plan(engine=EngineSettings(zero_stage=stage), checkpoint_every_steps=4)
     whole = train(ToyObjective(dropout=0.2), one_rank, plan)
-    release, write_file = threading.Event(), checkpoint_module.write_file
-    checkpoint_module.write_file = lambda *arguments: (release.wait(60), write_file(*arguments))[1]
+    release, write_file = threading.Event(), checkpoint_write.write_file
+    checkpoint_write.write_file = lambda *arguments: (release.wait(60), write_file(*arguments))[1]
     objective = ToyObjective(dropout=0.2, stop_step=7)
     plain = objective.loss
     objective.loss = lambda model, batch, device: (release.set() if batch[0] == 7 else None, plain(model, batch, device))[1]
@@ -136,7 +137,7 @@ def test_what_is_written_is_the_state_of_its_step_although_training_went_on(one_
         with pytest.raises(Stopped):
             train(objective, one_rank, plan, checkpoints=tmp_path, say=lambda line: None)
     finally:
-        checkpoint_module.write_file = write_file
+        checkpoint_write.write_file = write_file
     resumed = train(ToyObjective(dropout=0.2), one_rank, plan, checkpoints=tmp_path, say=lambda line: None)
     assert resumed.first_step == 4 and resumed.losses == whole.losses[4:]
     assert all(torch.equal(resumed.weights[name], whole.weights[name]) for name in whole.weights)

@@ -8,7 +8,7 @@ import torch
 from grover_dist.config import EngineSettings
 from grover_dist.errors import UserError
 from grover_dist.remote import Remote
-from grover_dist.training import checkpoint as checkpoint_module
+from grover_dist.training.checkpoint import read_checkpoint
 from grover_dist.training.loop import train
 from tests.training.toy_objective import Stopped, ToyObjective, toy_plan
 
@@ -85,4 +85,4 @@ def test_the_state_before_the_decay_is_whole_on_the_main_machine(one_rank, bucke
     run(one_rank, remote, tmp_path / "c", plan=plan)
     (stable,) = (tmp_path / "c").glob("stable-*")
     assert folders(remote) == {stable.name}
-    assert checkpoint_module.read_checkpoint(stable).progress.step == plan.schedule.decay_start
+    assert read_checkpoint(stable).progress.step == plan.schedule.decay_start

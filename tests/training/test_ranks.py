@@ -51,6 +51,24 @@ def test_half_of_the_launchers_variables_is_an_error():
 
 
 @pytest.mark.distributed
+def test_ranks_know_their_place_from_open_mpis_variables():
+    code = (
+        "import os; from grover_dist.training.ranks import Ranks\n"
+        "ranks = Ranks.join(30); print(ranks.rank, ranks.sum([ranks.rank + 1]), os.environ['LOCAL_RANK'])"
+    )
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(listener.getsockname()[1]), "PYTHONPATH": str(REPOSITORY)}
+    names = {"RANK": None, "SIZE": 2, "LOCAL_RANK": None, "LOCAL_SIZE": 2}
+    ranks = [
+        start(code, **{f"OMPI_COMM_WORLD_{name}": str(rank if value is None else value) for name, value in names.items()}, **address)
+        for rank in range(2)
+    ]
+    for rank, output in enumerate(process.communicate(timeout=120)[0] for process in ranks):
+        assert f"{rank} [3.0] {rank}" in output, output
+
+
+@pytest.mark.distributed
 def test_a_rank_of_other_code_is_named(tmp_path):
     """Two ranks without a launcher; the second imports a copy of the product in which one comment is new."""
     shutil.copytree(REPOSITORY / "grover_dist", tmp_path / "grover_dist", ignore=shutil.ignore_patterns("__pycache__"))

@@ -118,7 +118,7 @@ def plain_torch(plan: Plan, *, dropout: float = 0.0) -> tuple[list[float], dict[
     losses = []
     for step in range(plan.total_steps):
         (batch,) = objective.batches(step, 0, 1)
-        loss = objective.loss(objective.model, batch, None) / objective.size(batch).targets
+        loss = objective.loss(objective.model, batch, "cpu") / objective.size(batch).targets
         optimizer.zero_grad()
         loss.backward()
         if plan.optimizer.clip_norm > 0:

@@ -23,17 +23,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from turns import INSIDE, Spent, Stopwatch, clocks, in_turns  # beside this script
 
 from grover_dist.config import Config, EngineSettings, OptimizerSettings, config_from
 from grover_dist.corpus.batches import MaskedBatches
@@ -71,83 +67,6 @@ def settings(given: argparse.Namespace, folder: Path) -> Config:
     )
 
 
-class Spent(NamedTuple):
-    """Seconds of one step. inside: CPU seconds in what no training can do without, 0 where it was not told apart."""
-
-    cpu: float
-    wall: float
-    inside: float = 0.0
-
-
-class Turns:
-    """Threads of which one at a time works: in a circle, each until it passes its turn on or leaves."""
-
-    def __init__(self, names: list[str]) -> None:
-        self._circle, self._changed = list(names), threading.Condition()
-
-    def take(self, name: str) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._circle[0] == name)
-
-    def pass_on(self) -> None:
-        with self._changed:
-            self._circle.append(self._circle.pop(0))
-            self._changed.notify_all()
-
-    def leave(self) -> None:
-        with self._changed:
-            self._circle.pop(0)
-            self._changed.notify_all()
-
-
-class Stopwatch:
-    """What each step of one contender took, from its first forward pass to that of the next step; the last one is left out."""
-
-    def __init__(self, name: str = "", turns: Turns | None = None) -> None:
-        self._name, self._turns, self._began = name, turns, None
-        self.steps: list[Spent] = []
-
-    def step_begins(self) -> None:
-        if self._began is not None:
-            self.steps.append(Spent(*(now - then for now, then in zip(_clocks(), self._began, strict=True))))
-        self.wait_for_turn()
-        self._began = _clocks()
-
-    def wait_for_turn(self) -> None:
-        if self._turns is not None:
-            self._turns.pass_on()
-            self._turns.take(self._name)
-
-
-def _clocks() -> Spent:
-    return Spent(time.process_time(), time.perf_counter(), _inside.seconds)
-
-
-class Inside(threading.local):
-    """CPU seconds of this thread in the functions that `watch` has wrapped; a call inside of another counts once."""
-
-    seconds, depth = 0.0, 0
-
-    def watch(self, owner: object, name: str) -> None:
-        function = getattr(owner, name)
-
-        @wraps(function)
-        def timed(*given, **named):
-            self.depth += 1
-            began = time.thread_time()
-            try:
-                return function(*given, **named)
-            finally:
-                self.depth -= 1
-                if self.depth == 0:
-                    self.seconds += time.thread_time() - began
-
-        setattr(owner, name, timed)
-
-
-_inside = Inside()
-
-
 def watch_what_is_needed() -> None:
     for owner, name in (
         (MaskedPredictor, "forward"),
@@ -157,7 +76,7 @@ def watch_what_is_needed() -> None:
         (torch.nn.utils, "clip_grads_with_norm_"),
         (torch.optim.AdamW, "step"),
     ):
-        _inside.watch(owner, name)
+        INSIDE.watch(owner, name)
 
 
 class Timed(MaskedLanguageModelling):
@@ -231,10 +150,10 @@ def hugging_face_trainer(config: Config, batches: MaskedBatches, steps: int) -> 
 
         def on_step_begin(self, *_, **__):
             if self.began is not None:
-                print(RESULT + json.dumps([now - then for now, then in zip(_clocks(), self.began, strict=True)]), flush=True)
+                print(RESULT + json.dumps([now - then for now, then in zip(clocks(), self.began, strict=True)]), flush=True)
             if not sys.stdin.readline():
                 os._exit(0)
-            self.began = _clocks()
+            self.began = clocks()
 
     windows, shuffle = [], np.random.default_rng(1)
     for step in range(steps):
@@ -298,32 +217,6 @@ def in_own_process(folder: Path, steps: int, watch: Stopwatch) -> None:
         process.stdin.close()
 
 
-def in_turns(contenders: dict[str, Callable[[Stopwatch], None]]) -> dict[str, list[Spent]]:
-    """What the steps of each contender took, after the first ones."""
-    turns = Turns(list(contenders))
-    watches = {name: Stopwatch(name, turns) for name in contenders}
-    faults = []
-
-    def work(name: str) -> None:
-        torch.set_num_threads(1)  # a setting of the thread
-        turns.take(name)
-        try:
-            contenders[name](watches[name])
-        except BaseException as fault:
-            faults.append(fault)
-        finally:
-            turns.leave()
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in contenders]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if faults:
-        raise faults[0]
-    return {name: watch.steps[WARM_STEPS:] for name, watch in watches.items()}
-
-
 def in_ranks(folder: Path, world: int, threads: int) -> float:
     """Wall seconds a step of `world` ranks of `threads` threads."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", __file__, *sys.argv[1:]]
@@ -380,7 +273,7 @@ def main() -> int:
         if find_spec("accelerate"):
             contenders[TRAINER] = lambda watch: in_own_process(run, count, watch)
         watch_what_is_needed()
-        steps = in_turns(contenders)
+        steps = in_turns(contenders, skip=WARM_STEPS)
         tokens = statistics.mean(sum(batch.n_tokens for batch in batches.step(step)) for step in range(WARM_STEPS, count - 1))
         print(
             f"BERT {given.layers} x {given.hidden}, dropout {given.dropout}, {given.batch} windows a step, one thread, {count} steps each"

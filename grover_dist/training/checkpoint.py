@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from grover_dist.errors import UserError
-from grover_dist.remote import Remote, in_parallel
+from grover_dist.remote import Remote, describe_file, in_parallel
 from grover_dist.run_dir import write_atomically
-from grover_dist.training.checkpoint_write import DESCRIPTION, ObjectStore, SharedFolder, Write, describe, publish
+from grover_dist.training.checkpoint_write import DESCRIPTION, ObjectStore, SharedFolder, Write, complete_in, publish
 from grover_dist.training.engine import Engine
 from grover_dist.training.ranks import Ranks
 
@@ -119,14 +119,14 @@ class Checkpoints:
         if description is None:
             raise UserError("the checkpoint has no description in the object store", where=f"{self._remote.url}/{name}")
         folder, files = self.folder / name, json.loads(description)["files"]
-        missing = [file for file, described in files.items() if not (folder / file).is_file() or describe(folder / file) != described]
+        missing = [file for file, described in files.items() if not (folder / file).is_file() or describe_file(folder / file) != described]
         in_parallel([lambda file=file: self._remote.get(f"{name}/{file}", folder / file, files[file]) for file in missing])
         write_atomically(folder / DESCRIPTION, description)
 
     def names(self) -> list[str]:
         """Of the complete checkpoints, oldest first. Not collective."""
         if self._remote is not None:
-            found = {name.partition("/")[0] for name in self._remote.sizes() if name.endswith(f"/{DESCRIPTION}")}
+            found = complete_in(self._remote)
         else:
             found = {path.name for path in self.folder.glob("s*-????????")}
         return sorted(found, key=lambda name: name[-8:])
@@ -183,7 +183,7 @@ class Checkpoints:
                 "the checkpoint could not be written and there is none to fall back on",
                 where=final,
                 got=fault,
-                hint="free some space and run the same command again",
+                hint=f"{'free some space' if self._remote is None else 'see that the object store answers'} and run the same command again",
             )
         self._say(f"WARNING: {final.name} could not be written ({fault}); the older checkpoint stays")
 
@@ -261,7 +261,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise UserError(
                 "a file of the checkpoint was cut short", where=file, got=f"{size} bytes", expected=f"{described['bytes']} bytes"
             )
-        if describe(file) != described:
+        if describe_file(file) != described:
             raise UserError("a file of the checkpoint was altered (checksum differs)", where=file)
     return checkpoint
 

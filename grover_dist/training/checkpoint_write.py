@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from grover_dist.errors import UserError
-from grover_dist.remote import Remote
+from grover_dist.remote import Remote, describe_file
 from grover_dist.run_dir import write_atomically
 from grover_dist.training.ranks import Ranks
 from grover_dist.training.snapshot import write_file
@@ -45,7 +44,7 @@ class SharedFolder:
 
     def publish(self, description: dict[str, Any]) -> None:
         others = {str(path.relative_to(self._partial)): path for path in sorted(self._partial.rglob("*")) if path.is_file()}
-        description["files"] = {name: description["files"].get(name) or describe(path) for name, path in others.items()}
+        description["files"] = {name: description["files"].get(name) or _flushed(path) for name, path in others.items()}
         publish(self._partial, self._final, description, keep=self._keep)
 
     def discard(self) -> None:
@@ -79,8 +78,7 @@ class ObjectStore:
     def publish(self, description: dict[str, Any]) -> None:
         """The description last; then the oldest go, each one's description first: a part must never be taken for the whole."""
         self._remote.put_bytes(f"{self._name}/{DESCRIPTION}", json.dumps(description, indent=1).encode())
-        complete = {name.partition("/")[0] for name in self._remote.sizes() if name.endswith(f"/{DESCRIPTION}")}
-        for name in sorted(name for name in complete if name.startswith("step-"))[: -self._keep]:
+        for name in sorted(name for name in complete_in(self._remote) if name.startswith("step-"))[: -self._keep]:
             self._remote.delete([f"{name}/{DESCRIPTION}"])
             self._remote.delete(self._remote.sizes(name))
 
@@ -158,6 +156,11 @@ class Write:
         self._place.publish(self.description)
 
 
+def complete_in(remote: Remote) -> set[str]:
+    """Names of the complete checkpoints of a folder in an object store."""
+    return {name.partition("/")[0] for name in remote.sizes() if name.endswith(f"/{DESCRIPTION}")}
+
+
 def publish(partial: Path, final: Path, description: dict[str, Any], *, keep: int) -> None:
     """The description, then the name; then the oldest go."""
     write_atomically(partial / DESCRIPTION, json.dumps(description, indent=1).encode())
@@ -173,8 +176,8 @@ def _words(error: Exception) -> str:
     return f"{error.strerror} ({error.filename})" if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
 
 
-def describe(path: Path) -> dict[str, Any]:
+def _flushed(path: Path) -> dict[str, Any]:
+    """What is said of a file that DeepSpeed wrote itself, when it is on the disk."""
     with open(path, "rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
         os.fsync(handle.fileno())
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return describe_file(path)

@@ -16,6 +16,7 @@ import torch
 
 from grover_dist.config import EngineSettings, OptimizerSettings
 from grover_dist.errors import UserError
+from grover_dist.model.device import local_device
 from grover_dist.training.plan import bucket_elements
 from grover_dist.training.ranks import Ranks
 from grover_dist.training.snapshot import Holder
@@ -99,7 +100,7 @@ def deepspeed_config(
                 expected="1, 2 or 3",
                 hint="set engine.zero_stage=2",
             )
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": local_device().type == "cuda"}
         config["zero_force_ds_cpu_optimizer"] = False
     config["zero_optimization"] = zero
     return config

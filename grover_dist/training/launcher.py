@@ -41,7 +41,8 @@ def was_launched() -> bool:
             where="environment",
             got=", ".join(given),
             expected=", ".join(_VARIABLES),
-            hint="start through torchrun, the deepspeed launcher or Ray, or unset RANK and WORLD_SIZE for a single process",
+            hint="start through torchrun, the deepspeed launcher or Ray, hand over MASTER_ADDR and MASTER_PORT with mpirun's -x, or unset "
+            "RANK and WORLD_SIZE for a single process",
         )
     return True
 

@@ -164,7 +164,7 @@ def train(
                 [sum(column) for column in zip(*map(objective.size, batches), strict=True)]
             )
 
-            _seed(plan.seed, step, ranks.rank)
+            _seed(plan.seed, step, ranks)
             loss_sum = torch.zeros((), device=ranks.device)
             for index, batch in enumerate(batches):
                 with out_of_memory_named(objective.name, ranks.device, split.micro_batch):
@@ -294,9 +294,9 @@ def _evaluate(objective: Objective, engine: Engine, ranks: Ranks) -> dict[str, f
     return evaluation
 
 
-def _seed(seed: int, step: int, rank: int) -> None:
+def _seed(seed: int, step: int, ranks: Ranks) -> None:
     """Dropout of a step depends on nothing before it, so that a resumed run drops what the uninterrupted one drops."""
-    number = int.from_bytes(hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest())
+    number = int.from_bytes(hashlib.blake2b(f"{seed}/{step}/{ranks.rank}".encode(), digest_size=7).digest())
     torch.default_generator.manual_seed(number)  # torch.manual_seed visits every kind of device, for milliseconds
-    if torch.cuda.is_available():
+    if ranks.device.type == "cuda":
         torch.cuda.manual_seed(number)

@@ -43,15 +43,15 @@ def test_a_machine_without_the_files_goes_on_to_the_same_weights(one_rank, bucke
 
 def test_training_goes_on_while_the_store_takes_its_time(one_rank, bucket, tmp_path, monkeypatch):
     """Nothing is uploaded before three further steps have been made."""
-    remote, release = Remote(f"{bucket}/run/checkpoints"), threading.Event()
+    remote, release, in_time = Remote(f"{bucket}/run/checkpoints"), threading.Event(), []
     put = Remote.put
-    monkeypatch.setattr(Remote, "put", lambda *given: (release.wait(60), put(*given))[1])
+    monkeypatch.setattr(Remote, "put", lambda *given: (in_time.append(release.wait(30)), put(*given))[1])
     objective = ToyObjective()
     plain = objective.loss
     objective.loss = lambda model, batch, device: (release.set() if batch[0] == 7 else None, plain(model, batch, device))[1]
     plan = toy_plan(engine=EngineSettings(zero_stage=1), checkpoint_every_steps=5)
     train(objective, one_rank, plan, checkpoints=tmp_path / "c", remote=remote, say=lambda line: None)
-    assert release.is_set() and folders(remote) == {"step-00000005"}
+    assert in_time and all(in_time) and folders(remote) == {"step-00000005"}
 
 
 def test_a_store_that_fails_is_told_and_training_goes_on_while_an_older_checkpoint_is_left(one_rank, bucket, tmp_path, monkeypatch):

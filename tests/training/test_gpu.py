@@ -124,11 +124,15 @@ def test_memory_is_planned_within_15_percent(one_rank, precision, checkpointing)
     assert planned.total == pytest.approx(measured, rel=0.15), f"{measured / 1e9:.2f} GB measured, {planned.total / 1e9:.2f} GB planned"
 
 
-def test_copies_to_the_gpu_do_not_wait(monkeypatch):
-    """The copy of a batch is queued behind the work at hand, and the numbers arrive whole."""
+def test_copies_to_the_gpu_do_not_wait_and_arrive_whole():
+    """The copy of a batch is queued behind the work at hand, which goes on for a tenth of a second and more."""
     device, numbers = local_device(), torch.randint(0, 1_000, (1_000, 512))
-    square = torch.randn(4_096, 4_096, device=device)
-    for _ in range(20):
+    to_device(numbers, device).cpu()  # pinned memory is taken once, which waits
+    square, done = torch.randn(4_096, 4_096, device=device), torch.cuda.Event()
+    for _ in range(100):
         square = square @ square
-    assert torch.equal(to_device(numbers, device).cpu(), numbers)
+    done.record()
+    moved = to_device(numbers, device)
+    assert not done.query()
+    assert torch.equal(moved.cpu(), numbers)
     assert torch.equal(to_device(numbers.numpy(), device).cpu(), numbers)
